@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use cloudbridge::http::{Framing, Predicates, RequestFacts};
+use cloudbridge::http::{Framing, Limits, Predicates, RequestFacts, request};
 use cloudbridge::routing::{
     Bounds, Directory, Enqueued, Membership, Parked, Route, RouteQuery, RouteSpec, Scheduler,
 };
@@ -266,14 +266,8 @@ fn beside_lanes(c: &mut Criterion) {
         }
         let target = Target::of(Kind::Exact, 0);
         let fields = [Header { name: "User-Agent", value: b"bench" }; 8];
-        let facts = RequestFacts {
-            method: "GET",
-            path: &target.path,
-            fields: &fields,
-            framing: Framing::None,
-            peer: Ipv4Addr::LOCALHOST.into(),
-            proxies: &[],
-        };
+        let peer = Ipv4Addr::LOCALHOST.into();
+        let facts = RequestFacts::new("GET", &target.path, &fields, Framing::None, peer, &[]);
         let meets = |predicates: &Predicates| predicates.are_met_by(&facts);
         group.bench_function(BenchmarkId::from_parameter(lanes), |b| {
             b.iter(|| {
@@ -285,6 +279,56 @@ fn beside_lanes(c: &mut Criterion) {
             });
         });
     }
+    group.finish();
+}
+
+/// Most predicates of a host, all about cookies, and a request with as many cookies as fit into a head. It
+/// meets none of them. A look is what a request that waits costs a new route.
+fn many_cookies(c: &mut Criterion) {
+    const LANES: usize = 32;
+    const EACH: usize = 16;
+    let lane = |number: usize| {
+        let cookies: Vec<String> =
+            (0..EACH).map(|at| format!("If-Cookie: c{number}-{at}=x")).collect();
+        Predicates::read(&cookies.join("; ")).expect("predicates")
+    };
+    let (mut scheduler, bridges) = scheduler(2, Kind::Exact, 1);
+    bridges.into_iter().for_each(|bridge| _ = park(&mut scheduler, bridge));
+    for number in 0..LANES {
+        join(&mut scheduler, &Kind::Exact.spec(0).only_if(lane(number)));
+    }
+    let target = Target::of(Kind::Exact, 0);
+    let cookies: Vec<String> = (0..1_500).map(|number| format!("k{number}=v")).collect();
+    let head = format!(
+        "GET {} HTTP/1.1\r\nHost: a.test\r\nCookie: {}\r\n\r\n",
+        target.path,
+        cookies.join("; ")
+    );
+    let facts = |use_them: &mut dyn FnMut(&RequestFacts<'_>)| {
+        let mut storage = request::storage();
+        let parsed = request::parse(head.as_bytes(), &mut storage, &Limits::default());
+        let parsed = parsed.expect("well-formed").expect("whole");
+        let peer = Ipv4Addr::LOCALHOST.into();
+        let framing = Framing::None;
+        use_them(&RequestFacts::new("GET", parsed.path, parsed.fields, framing, peer, &[]));
+    };
+    let mut group = c.benchmark_group("many cookies");
+    group.bench_function("match and park", |b| {
+        b.iter(|| {
+            facts(&mut |facts| {
+                let meets = |predicates: &Predicates| predicates.are_met_by(facts);
+                let query = target.asked().with_meets(Some(&meets));
+                match scheduler.enqueue(7, &query, Micros(0)) {
+                    Enqueued::Matched { bridge, .. } => _ = black_box(park(&mut scheduler, bridge)),
+                    _ => panic!("no bridge is parked"),
+                }
+            });
+        });
+    });
+    let new = lane(LANES);
+    group.bench_function("a look", |b| {
+        b.iter(|| facts(&mut |facts| _ = black_box(new.are_met_by(facts))));
+    });
     group.finish();
 }
 
@@ -321,6 +365,7 @@ fn main() {
     with_sites(&mut c);
     by_routes(&mut c);
     beside_lanes(&mut c);
+    many_cookies(&mut c);
     new_route(&mut c);
     c.final_summary();
 }

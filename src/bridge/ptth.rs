@@ -207,7 +207,7 @@ fn key_in<'b>(field: &Header<'b>) -> Option<(&'b str, &'b [u8])> {
 
 /// Splits credentials into their scheme, with its space, and the key. Schemes are compared without
 /// regard to case (RFC 9110, section 11.1).
-fn bearer(value: &[u8]) -> Option<(&str, &[u8])> {
+pub(crate) fn bearer(value: &[u8]) -> Option<(&str, &[u8])> {
     let (scheme, key) = value.split_at_checked(BEARER.len())?;
     let scheme = str::from_utf8(scheme).ok()?;
     scheme.eq_ignore_ascii_case(BEARER).then_some((scheme, key))

@@ -344,7 +344,7 @@ pub(crate) fn prefix(target: &str) -> Result<String, Refusal> {
 
 /// Fields that only a proxy adds: with one of them the connection's peer is that proxy and not the
 /// backend.
-fn shows_proxy(name: &str) -> bool {
+pub(crate) fn shows_proxy(name: &str) -> bool {
     begins(name, "X-Forwarded-")
         || ["Forwarded", "Via", "X-Real-IP"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }

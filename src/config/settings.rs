@@ -49,6 +49,8 @@ pub struct Settings {
     pub expired_keys: ExpiredKeys,
     /// The virtual host that answers with the proxy's state; lower case, without a port.
     pub info_host: Option<String>,
+    /// The virtual host that shows the holder of a host key what the key covers; like `info_host`.
+    pub tenant_host: Option<String>,
     /// Without secrets: whether bridges from other machines are accepted.
     pub open_bridges: bool,
     /// With secrets: whether host keys of the original's form are accepted.
@@ -333,6 +335,7 @@ impl Settings {
         revoke_grace: Duration::ZERO,
         expired_keys: ExpiredKeys::Log,
         info_host: None,
+        tenant_host: None,
         open_bridges: false,
         legacy_keys: false,
         bearer_keys: false,
@@ -571,6 +574,13 @@ impl Settings {
         }
         if self.revoked.is_some() && self.secrets.is_none() {
             wrong.push("revoked: without secrets no key is checked; set secrets too".to_owned());
+        }
+        if self.tenant_host.is_some() && self.secrets.is_none() {
+            wrong
+                .push("tenant-host: without secrets no key is checked; set secrets too".to_owned());
+        }
+        if self.tenant_host.is_some() && self.tenant_host == self.info_host {
+            wrong.push("tenant-host: this is the info-host; they need two names".to_owned());
         }
         if self.admin_reads == AdminReads::Token && self.admin_token.is_none() {
             wrong.push("admin-reads: there is no token; set admin-token too".to_owned());

@@ -504,6 +504,11 @@ pub(crate) static TABLE: &[Row] = &[
     )
     .flag('i', "HOST"),
     Row::new(
+        "tenant-host",
+        "The virtual host where the holder of a host key sees what the key covers.",
+        Takes::Text { form: "a host name", field: |s| &mut s.tenant_host, read: host_name },
+    ),
+    Row::new(
         "admin-token",
         "The file of the token that actions at an admin listener need over TCP.",
         Takes::Path(|s| &mut s.admin_token),

@@ -27,6 +27,27 @@ pub(crate) fn values<'a>(
     cookies.filter(move |pair| pair.name == name.as_bytes()).map(|pair| pair.value)
 }
 
+/// All cookies of a request, in an order in which one is found among thousands.
+pub(super) struct Cookies<'a>(Vec<(&'a [u8], &'a [u8])>);
+
+impl<'a> Cookies<'a> {
+    pub(super) fn of(fields: &'a [Header<'a>]) -> Self {
+        let cookies = fields.iter().filter(|field| is_cookie(field));
+        let pairs = cookies.flat_map(|field| pairs(field.value));
+        let mut all: Vec<_> = pairs.map(|pair| (pair.name, pair.value)).collect();
+        all.sort_unstable();
+        Cookies(all)
+    }
+
+    /// Whether there is one of this name, and of this value if one is given.
+    pub(super) fn has(&self, name: &str, value: Option<&[u8]>) -> bool {
+        let wanted = (name.as_bytes(), value.unwrap_or_default());
+        let at = self.0.partition_point(|pair| *pair < wanted);
+        let found = self.0.get(at).filter(|(name, _)| *name == wanted.0);
+        found.is_some_and(|(_, found)| value.is_none_or(|value| value == *found))
+    }
+}
+
 /// The fields that have a cookie of this name.
 pub(super) fn fields_with(request: &Request<'_, '_>, name: &str) -> Mask {
     let has = |field: &Header<'_>| {
@@ -91,6 +112,27 @@ mod tests {
         assert_eq!(found(&fields, "b"), ["\"2\""]);
         assert_eq!(found(&fields, "c"), [""]);
         assert_eq!(found(&fields, "d"), [""; 0]);
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_many() {
+        let field = |value: &'static [u8]| Header { name: "Cookie", value };
+        let fields = [field(b"b=2; a=1; ab=3"), field(b"a=0; a=2;c")];
+        let cookies = Cookies::of(&fields);
+        for (name, value, is_there) in [
+            ("a", None, true),
+            ("a", Some("0"), true),
+            ("a", Some("2"), true),
+            ("a", Some("3"), false),
+            ("a", Some(""), false),
+            ("c", Some(""), true),
+            ("ab", Some("3"), true),
+            ("A", None, false),
+            ("", None, false),
+            ("d", None, false),
+        ] {
+            assert_eq!(cookies.has(name, value.map(str::as_bytes)), is_there, "{name} {value:?}");
+        }
     }
 
     #[test]

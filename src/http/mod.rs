@@ -12,7 +12,8 @@
 //! Read in this order: [`request`], [`response`], [`rewrite`], [`chunked`], [`reply`]. Below them:
 //! `target`, `authority` and `host_name` (where a request goes), `field` (which field names
 //! matter), `framing` (how long a body is), `connection` (the Connection field), `field_lines` (the
-//! field lines in the buffer). For files: [`conditions`], [`ranges`], [`codings`] (what a request gets of a
+//! field lines in the buffer). For lanes: [`predicates`], `facts` (what they are compared with), `under`
+//! (prefixes of paths). For files: [`conditions`], [`ranges`], [`codings`] (what a request gets of a
 //! file, and in which form), [`send_file`] (responses that name a file).
 
 pub(crate) mod accept;
@@ -23,6 +24,7 @@ pub mod codings;
 pub mod conditions;
 mod connection;
 pub(crate) mod cookies;
+mod facts;
 mod field;
 mod field_lines;
 mod framing;
@@ -39,6 +41,7 @@ mod stamps;
 mod target;
 #[cfg(test)]
 mod tests;
+pub(crate) mod under;
 
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -47,9 +50,10 @@ pub use authority::is_host;
 pub use chunked::{Decoder, Piece};
 pub use codings::{Coding, Codings};
 pub use conditions::Validators;
+pub use facts::{KeptFacts, RequestFacts};
 pub use framing::Framing;
 pub use network::Network;
-pub use predicates::{Predicates, RequestFacts};
+pub use predicates::Predicates;
 pub use ranges::Ranges;
 pub use reply::{Reply, reason};
 pub use request::{Request, lower_host};

@@ -2,13 +2,11 @@
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::net::IpAddr;
-
-use httparse::Header;
 
 use super::ascii::{is_token, list};
+use super::facts::RequestFacts;
 use super::network::Network;
-use super::{Framing, cookies};
+use super::under::is_under;
 
 /// The beginning of the names of the fields.
 pub(crate) const PREFIX: &str = "If-";
@@ -73,30 +71,13 @@ struct Named {
 pub struct Specificity {
     /// How many.
     count: usize,
-    /// A bit for each kind.
-    kinds: u8,
+    /// How many of each kind, the most specific kind first.
+    kinds: [usize; KINDS.len()],
     /// The shortest prefix, in bytes: what each of them demands at least.
     prefix: usize,
     /// The narrowest of what the others demand.
     max_body: Reverse<u64>,
     bits: u32,
-}
-
-/// What is known of a request, for [`Predicates::are_met_by`].
-#[derive(Clone, Copy)]
-pub struct RequestFacts<'a> {
-    /// As sent.
-    pub method: &'a str,
-    /// As sent, with or without a query.
-    pub path: &'a str,
-    /// All of them, as sent.
-    pub fields: &'a [Header<'a>],
-    /// How the body is framed.
-    pub framing: Framing,
-    /// The peer of the client's connection, or whom a proxy in front has announced.
-    pub peer: IpAddr,
-    /// Whose `X-Forwarded-For` is believed.
-    pub proxies: &'a [Network],
 }
 
 /// The names of the fields, in lower case, as options have them.
@@ -154,7 +135,7 @@ impl Predicates {
                 }
             }
         }
-        match self.parts() > MOST {
+        match self.count() > MOST {
             true => Err(format!("there are more than {MOST} of them")),
             false => Ok(()),
         }
@@ -163,7 +144,7 @@ impl Predicates {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.parts() == 0
+        self.count() == 0
     }
 
     /// The methods, if a request must have one of them.
@@ -171,7 +152,8 @@ impl Predicates {
         &self.methods
     }
 
-    fn parts(&self) -> usize {
+    /// How many there are; each method, path and network is one.
+    pub fn count(&self) -> usize {
         self.methods.len()
             + self.prefixes.len()
             + self.headers.len()
@@ -192,10 +174,13 @@ impl Predicates {
             (Kind::Cookie, self.cookies.len()),
             (Kind::Client, any(!self.clients.is_empty())),
         ];
-        let there = counts.iter().filter(|(_, count)| *count > 0);
+        let mut kinds = [0; KINDS.len()];
+        for (kind, count) in counts {
+            kinds[KINDS.len() - 1 - kind as usize] = count;
+        }
         Specificity {
-            count: counts.iter().map(|(_, count)| count).sum(),
-            kinds: there.fold(0, |kinds, (kind, _)| kinds | 1 << *kind as u8),
+            count: kinds.iter().sum(),
+            kinds,
             prefix: self.prefixes.iter().map(String::len).min().unwrap_or(0),
             max_body: Reverse(self.max_body.unwrap_or(u64::MAX)),
             bits: self.clients.iter().map(Network::bits).min().unwrap_or(0),
@@ -206,32 +191,27 @@ impl Predicates {
     #[must_use]
     pub fn are_met_by(&self, facts: &RequestFacts<'_>) -> bool {
         let any = |is_none: bool, is_met: &dyn Fn() -> bool| is_none || is_met();
-        any(self.methods.is_empty(), &|| self.methods.iter().any(|method| method == facts.method))
+        any(self.methods.is_empty(), &|| self.methods.iter().any(|method| method == facts.method()))
             && self.max_body.is_none_or(|most| facts.body().is_some_and(|length| length <= most))
             && any(self.prefixes.is_empty(), &|| {
-                self.prefixes.iter().any(|prefix| is_under(facts.path, prefix))
+                self.prefixes.iter().any(|prefix| is_under(facts.path(), prefix))
             })
-            && self.headers.iter().all(|header| facts.has_header(header))
-            && self.cookies.iter().all(|cookie| facts.has_cookie(cookie))
+            && self.headers.iter().all(|header| facts.has_header(&header.name, header.value()))
+            && self.cookies.iter().all(|cookie| facts.has_cookie(&cookie.name, cookie.value()))
             && any(self.clients.is_empty(), &|| {
                 let client = facts.client();
-                self.clients.iter().any(|network| network.has(client))
+                client.is_some_and(|client| self.clients.iter().any(|of| of.has(client)))
             })
     }
 
     /// The fields of a BRIDGE that say the same, each with its value.
     #[must_use]
     pub fn fields(&self) -> Vec<(&'static str, String)> {
-        let joined = |all: &[String]| all.join(", ");
         let clients: Vec<String> = self.clients.iter().map(Network::to_string).collect();
         let mut fields = Vec::new();
         let mut add = |kind: Kind, value: String| fields.push((KINDS[kind as usize].0, value));
-        for (kind, all) in [(Kind::Method, joined(&self.methods)), (Kind::Client, joined(&clients))]
-        {
-            if !all.is_empty() {
-                add(kind, all);
-            }
-        }
+        listed(&self.methods).into_iter().for_each(|value| add(Kind::Method, value));
+        listed(&clients).into_iter().for_each(|value| add(Kind::Client, value));
         let slash = |prefix: &String| if prefix.is_empty() { "/".into() } else { prefix.clone() };
         self.prefixes.iter().for_each(|prefix| add(Kind::PathPrefix, slash(prefix)));
         self.headers.iter().for_each(|header| add(Kind::Header, header.to_string()));
@@ -274,7 +254,15 @@ impl Named {
         if text.contains(';') {
             return Err("a value has no semicolon".to_owned());
         }
+        if value.as_deref().is_some_and(|value| value.trim_ascii() != value) {
+            // That of a request has none, so it would never be met.
+            return Err("a value has no blanks around it".to_owned());
+        }
         Ok(Named { name: name.to_owned(), value })
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        self.value.as_deref().map(str::as_bytes)
     }
 }
 
@@ -285,48 +273,6 @@ impl fmt::Display for Named {
     }
 }
 
-impl RequestFacts<'_> {
-    /// The length of the body; `None` if it is not known before its end.
-    fn body(&self) -> Option<u64> {
-        match self.framing {
-            Framing::None => Some(0),
-            Framing::Length(length) => Some(length),
-            Framing::Chunked | Framing::UntilClose => None,
-        }
-    }
-
-    fn has_header(&self, header: &Named) -> bool {
-        self.fields.iter().any(|field| {
-            field.name.eq_ignore_ascii_case(&header.name)
-                && header.value.as_ref().is_none_or(|value| value.as_bytes() == field.value)
-        })
-    }
-
-    fn has_cookie(&self, cookie: &Named) -> bool {
-        let mut sent = cookies::values(self.fields, &cookie.name);
-        sent.any(|sent| cookie.value.as_ref().is_none_or(|value| value.as_bytes() == sent))
-    }
-
-    /// The address of the client: of the peers from here back, the first that is no trusted proxy.
-    fn client(&self) -> IpAddr {
-        let is_proxy = |address| self.proxies.iter().any(|network| network.has(address));
-        let mut client = self.peer.to_canonical();
-        let told = self
-            .fields
-            .iter()
-            .rev()
-            .filter(|field| field.name.eq_ignore_ascii_case("X-Forwarded-For"));
-        for address in told.flat_map(|field| field.value.rsplit(|byte| *byte == b',')) {
-            if !is_proxy(client) {
-                break;
-            }
-            let Ok(address) = text_of(address.trim_ascii()).parse::<IpAddr>() else { break };
-            client = address.to_canonical();
-        }
-        client
-    }
-}
-
 fn is_visible(byte: u8) -> bool {
     byte.is_ascii_graphic() || byte == b' '
 }
@@ -334,6 +280,21 @@ fn is_visible(byte: u8) -> bool {
 /// Text that is known to be ASCII.
 fn text_of(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The values of as few fields as can list all of these: a field has no more than [`MAX_VALUE`] bytes.
+fn listed(all: &[String]) -> Vec<String> {
+    let mut values: Vec<String> = Vec::new();
+    for one in all {
+        match values.last_mut() {
+            Some(value) if value.len() + ", ".len() + one.len() <= MAX_VALUE => {
+                *value += ", ";
+                *value += one;
+            }
+            _ => values.push(one.clone()),
+        }
+    }
+    values
 }
 
 /// Keeps a list sorted and without repeats, so that the same predicates compare equal.
@@ -351,18 +312,11 @@ fn prefix(text: &str) -> Result<String, String> {
     }
 }
 
-/// By whole segments, as the target of a BRIDGE.
-fn is_under(path: &str, prefix: &str) -> bool {
-    let path = &path[..path.find(['?', '#']).unwrap_or(path.len())];
-    match path.strip_prefix(prefix) {
-        Some(rest) => rest.is_empty() || rest.starts_with('/'),
-        None => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Framing;
+    use httparse::Header;
 
     fn predicates(fields: &[(&str, &str)]) -> Predicates {
         let mut all = Predicates::default();
@@ -381,7 +335,7 @@ mod tests {
 
     fn facts<'a>(method: &'a str, path: &'a str, proxies: &'a [Network]) -> RequestFacts<'a> {
         let (framing, peer) = (Framing::Length(100), "10.0.0.1".parse().unwrap());
-        RequestFacts { method, path, fields: &FIELDS, framing, peer, proxies }
+        RequestFacts::new(method, path, &FIELDS, framing, peer, proxies)
     }
 
     #[test]
@@ -409,26 +363,42 @@ mod tests {
     #[test]
     fn a_body_of_unknown_length_meets_no_bound() {
         let bound = predicates(&[("If-Max-Body", "18446744073709551615")]);
-        let request = facts("POST", "/", &[]);
-        assert!(bound.are_met_by(&request));
-        assert!(bound.are_met_by(&RequestFacts { framing: Framing::None, ..request }));
-        assert!(!bound.are_met_by(&RequestFacts { framing: Framing::Chunked, ..request }));
+        let request = |framing| {
+            RequestFacts::new("POST", "/", &[], framing, "10.0.0.1".parse().unwrap(), &[])
+        };
+        assert!(bound.are_met_by(&request(Framing::Length(u64::MAX))));
+        assert!(bound.are_met_by(&request(Framing::None)));
+        assert!(!bound.are_met_by(&request(Framing::Chunked)));
     }
 
     #[test]
-    fn the_client_is_the_last_that_a_trusted_proxy_names() {
-        let network = |text| Network::parse(text).unwrap();
-        for (proxies, client) in [
-            (&[][..], "10.0.0.1"),
-            (&["10.0.0.0/30"][..], "10.1.0.7"),
-            (&["10.0.0.0/8"][..], "192.0.2.9"),
-            (&["0.0.0.0/0"][..], "192.0.2.9"),
-            (&["10.0.0.2"][..], "10.0.0.1"),
-        ] {
-            let proxies: Vec<Network> = proxies.iter().map(|text| network(text)).collect();
-            let found = facts("GET", "/", &proxies).client();
-            assert_eq!(found.to_string(), client, "{proxies:?}");
-        }
+    fn a_request_for_the_server_as_a_whole_is_below_the_root_alone() {
+        let request = facts("OPTIONS", "*", &[]);
+        assert!(predicates(&[("If-Path-Prefix", "/")]).are_met_by(&request));
+        assert!(!predicates(&[("If-Path-Prefix", "/x")]).are_met_by(&request));
+    }
+
+    /// However long the lists are, the fields can be read again: a program that replaces this one reads
+    /// them.
+    #[test]
+    fn long_lists_are_said_in_several_fields() {
+        let methods: Vec<String> = (0..8).map(|n| format!("M{n:031}")).collect();
+        let networks: Vec<String> =
+            (0..8).map(|n| format!("2001:db8:ffff:ffff:ffff:ffff:ffff:fff{n}")).collect();
+        let [method, network] =
+            [methods, networks].map(|all| [all[..4].join(","), all[4..].join(",")]);
+        let fields = [
+            ("If-Method", &*method[0]),
+            ("If-Method", &method[1]),
+            ("If-Client", &network[0]),
+            ("If-Client", &network[1]),
+        ];
+        let all = predicates(&fields);
+        let said = all.fields();
+        assert_eq!(said.len(), 4, "{said:?}");
+        let again: Vec<(&str, &str)> = said.iter().map(|(name, value)| (*name, &**value)).collect();
+        assert_eq!(predicates(&again), all);
+        assert_eq!(Predicates::read(&all.to_string()), Some(all));
     }
 
     #[test]
@@ -457,7 +427,11 @@ mod tests {
     #[test]
     fn more_is_more_specific_and_then_the_kind() {
         let order: Vec<Predicates> = [
-            &[("If-Max-Body", "10"), ("If-Method", "GET")][..],
+            &[("If-Cookie", "a"), ("If-Max-Body", "10")][..],
+            &[("If-Header", "a"), ("If-Header", "b")],
+            &[("If-Header", "a"), ("If-Path-Prefix", "/x")],
+            &[("If-Header", "a"), ("If-Max-Body", "10")],
+            &[("If-Max-Body", "10"), ("If-Method", "GET")],
             &[("If-Client", "10.0.0.0/16")],
             &[("If-Client", "10.0.0.0/8")],
             &[("If-Cookie", "a")],
@@ -483,6 +457,8 @@ mod tests {
             ("If-Header", "=x", "it is NAME or NAME=VALUE"),
             ("If-Cookie", "a b", "it is NAME or NAME=VALUE"),
             ("If-Cookie", "a=b;c", "a value has no semicolon"),
+            ("If-Cookie", "a= b", "a value has no blanks around it"),
+            ("If-Header", "X-A=red ", "a value has no blanks around it"),
             ("If-Max-Body", "64k", "it is a number of bytes"),
             ("If-Max-Body", "+1", "it is a number of bytes"),
         ] {

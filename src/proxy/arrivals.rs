@@ -115,9 +115,9 @@ impl<'s> Arrivals<'s> {
                     shared.mailboxes.iter().for_each(Mailbox::wake);
                 }
                 self.in_use.set(shared, &spec, &of);
-                // Of a site's the settings say whether they are known.
-                if busy == 0 && spec.shown_paths().starts_with('/') {
-                    self.mail(Some(Mail::Expect(spec)), 0);
+                let instances = notes::read_instances(line);
+                if busy == 0 || !instances.is_empty() {
+                    self.mail(Some(Mail::Expect(spec, instances)), 0);
                 }
             }
             Some("programs") => self.shared.old_programs.hear(line),

@@ -11,6 +11,7 @@ use crate::bridge::BackendToken;
 use crate::bridge::hostkey::Shown;
 use crate::bridge::instance::InstanceName;
 use crate::bridge::swiftclient::BackendId as SwiftclientId;
+use crate::routing::InstanceId;
 use crate::time::Millis;
 
 use super::instance::Instance;
@@ -225,6 +226,11 @@ impl Backend {
             Some(known) if known.name == *name => Arc::clone(known),
             _ => Arc::clone(seen.instance.insert(Arc::new(Instance::new(name.clone())))),
         }
+    }
+
+    /// What requests that stick to it call it by, if it has a name.
+    pub(super) fn instance_id(&self) -> Option<InstanceId> {
+        lock(&self.seen).instance.as_ref().map(|instance| instance.id)
     }
 
     /// Notes a failure, in a few words.

@@ -353,7 +353,10 @@ impl Worker {
             now,
         };
         let decision = dispatcher.decide(client, *retry, connection, &mut found);
-        let is_ours = matches!(decision, Dispatched::Info { .. } | Dispatched::Health { .. });
+        let is_ours = matches!(
+            decision,
+            Dispatched::Info { .. } | Dispatched::Health { .. } | Dispatched::Tenant(_)
+        );
         if found.any()
             && let Some(Role::ReadingHead { client, .. }) = connection.role_mut()
         {
@@ -385,6 +388,7 @@ impl Worker {
             Dispatched::Redirect { location } => self.answer_redirect(key, &location),
             Dispatched::Info { head_only } => self.answer_info(key, head_only),
             Dispatched::Health { head_only } => self.answer_health(key, head_only),
+            Dispatched::Tenant(asked) => self.answer_tenant(key, &asked),
             Dispatched::LastHop { traced } => self.answer_last_hop(key, traced),
             Dispatched::File(from) => self.serve_file(key, from),
             Dispatched::Open(to_open, received) => self.open_later(key, to_open, received),

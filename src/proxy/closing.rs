@@ -10,7 +10,7 @@ use crate::exchange::CloseMode;
 use crate::http::reply::Reply;
 use crate::net::event_loop::Connection;
 use crate::net::log_limiter;
-use crate::routing::Scheduler;
+use crate::routing::{InstanceId, Scheduler};
 use crate::time::Micros;
 
 use super::error_pages::Body;
@@ -244,17 +244,19 @@ impl Worker {
             | Role::Relayed { .. }
             | Role::Checking(_) => {}
         }
-        self.forget_drained(key, role);
+        if let Some(bridge) = role.bridge() {
+            self.shun_drained(bridge, self.conns[key].peer);
+        }
     }
 
-    /// A bridge has left. If the operator has drained its backend, nothing is to wait for that.
-    fn forget_drained(&self, key: usize, role: &Role) {
-        if let Some(bridge) = role.bridge()
-            && let Some(instance) = &bridge.instance
-            && self.shared.drained.has(bridge, self.conns[key].peer)
-        {
-            bridge.route.forget_instance(instance.id);
-        }
+    /// If the operator has drained the backend of this bridge, no request is to wait for its instance,
+    /// which is returned.
+    pub(super) fn shun_drained(&self, bridge: &Bridge, peer: IpAddr) -> Option<InstanceId> {
+        let instance = bridge.instance.as_ref()?;
+        self.shared.drained.has(bridge, peer).then(|| {
+            bridge.route.shun_instance(instance.id);
+            instance.id
+        })
     }
 
     /// Ends every connection whose role `which` selects.

@@ -21,6 +21,7 @@ use crate::time::Micros;
 use super::access_log::{AccessLog, Record};
 use super::challenges::BRIDGE_AWAITED;
 use super::facts;
+use super::failures;
 use super::file_lookup::{self, Found as FoundFile, FromFile, Looked, Lookups, ToOpen};
 use super::key_limits::{Accounts, KeyLimits, TooManyRequests};
 use super::managers::{Managers, Wish};
@@ -31,6 +32,7 @@ use super::sending::BUSY;
 use super::sites::Target;
 use super::state::Config;
 use super::sticky::{self, AskedCookie};
+use super::tenant;
 use super::through_old::ThroughOld;
 use super::waiting_page;
 
@@ -74,6 +76,8 @@ pub(super) enum Dispatched {
     Health {
         head_only: bool,
     },
+    /// A request for the tenant host.
+    Tenant(tenant::Asked),
     /// An OPTIONS, or if `traced` a TRACE, that has been forwarded often enough.
     LastHop {
         traced: bool,
@@ -265,6 +269,9 @@ impl Dispatcher<'_> {
                 return Dispatched::Reject { reason, status, text, head_only };
             }
         }
+        if settings.tenant_host.as_deref() == Some(host) {
+            return Dispatched::Tenant(tenant::asked(request, connection, self.config));
+        }
         let facts = facts::of(request, connection.peer, settings);
         let meets = |predicates: &Predicates| predicates.are_met_by(&facts);
         let sites = &self.config.sites;
@@ -306,23 +313,27 @@ impl Dispatcher<'_> {
         let tries = retry.map_or(Tries::default(), |ticket| ticket.tries);
         let waited = retry.map_or(Duration::ZERO, |ticket| now.since(ticket.pos.since()));
         // Until an application has been given it, all the time it has spent was a wait for one.
-        if retry.is_some_and(|ticket| ticket.tries.delivered == 0) && waited >= policy.timeout {
-            let (status, text) = (policy.timeout_status, NO_BACKEND);
-            let reason = match self.scheduler.has_bridge(&query) {
+        let is_late = retry.is_some() && tries.delivered == 0 && waited >= policy.timeout;
+        let no_backend = |scheduler: &Scheduler<ParkedBridge>, query: &RouteQuery<'_>| {
+            let reason = match scheduler.has_bridge(query) {
                 true => Reason::BackendsBusy,
                 false => Reason::NoBackend,
             };
-            return Dispatched::Reject { reason, status, text, head_only };
-        }
+            let (status, text) = (policy.timeout_status, NO_BACKEND);
+            failures::note_refusal(settings, scheduler, query, reason, status);
+            Dispatched::Reject { reason, status, text, head_only }
+        };
         let sticky = site.filter(|site| site.sticky.is_some());
         let mut shown = sticky::Shown::default();
-        let sticky_wait = sticky.map_or(Duration::ZERO, sticky::wait);
+        let sticky_wait = sticky.map_or(Duration::ZERO, sticky::wait).min(policy.timeout);
         if let Some(site) = sticky {
             shown = sticky::shown(site, request, &meta, &self.config.sticky_keys);
         }
-        // A backend whose application may have failed with it is not asked again.
-        let is_free = tries.undelivered > 0 || tries.delivered > 0;
-        let wanted = shown.wanted(waited, sticky_wait).filter(|_| !is_free);
+        let wanted = shown.wanted(waited, sticky_wait).filter(|_| tries.may_stay());
+        // One that has waited for its own backend alone has not been offered another yet.
+        if is_late && wanted.is_none() {
+            return no_backend(self.scheduler, &query);
+        }
         let (query, cookie) = (query.with_wanted(wanted), shown.cookie);
         let limited = match self.key_limits.is_used() {
             true => {
@@ -335,15 +346,21 @@ impl Dispatcher<'_> {
             Ok(accounts) => accounts,
             Err(TooManyRequests) => {
                 let (reason, status, text) = (Reason::KeyRate, 429, TOO_MANY);
+                failures::note_refusal(settings, self.scheduler, &query, reason, status);
                 return Dispatched::Reject { reason, status, text, head_only };
             }
         };
         let enqueued = match retry {
             None => self.scheduler.enqueue(request_token, &query, now),
             Some(Ticket { pos, .. }) => {
+                // Its own backend, too, if that may be what it kills.
+                let own = shown.instance.filter(|_| tries.delivered > 0);
                 let failed = |parked: &ParkedBridge| {
                     let bridge = parked.role().and_then(Role::bridge);
-                    bridge.is_some_and(|bridge| Some(bridge.backend.id) == tries.last)
+                    bridge.is_some_and(|bridge| {
+                        let instance = bridge.membership().instance;
+                        Some(bridge.backend.id) == tries.last || own.is_some() && instance == own
+                    })
                 };
                 self.scheduler.requeue(request_token, pos, &query, failed, now)
             }
@@ -365,10 +382,13 @@ impl Dispatcher<'_> {
                 return Dispatched::Matched(matched);
             }
             Enqueued::Queued(waiter) => {
-                let stays = self.scheduler.stays(waiter);
+                if is_late && self.scheduler.recall(waiter).is_some() {
+                    return no_backend(self.scheduler, &query);
+                }
+                let stays = self.scheduler.stays_for(waiter).is_some();
                 let left = |limit: Duration| limit.saturating_sub(waited).max(AT_ONCE);
                 let timeout_status = policy.timeout_status;
-                let limit = if stays { policy.timeout.min(sticky_wait) } else { policy.timeout };
+                let limit = if stays { sticky_wait } else { policy.timeout };
                 let waits = match accounts.as_ref().map(|of| (of.wait(), of)) {
                     None => None,
                     Some((Some(waits), _)) => Some(waits),
@@ -380,6 +400,7 @@ impl Dispatcher<'_> {
                     }
                     Some((None, _)) => {
                         let (reason, status, text) = (Reason::KeyQueueFull, 503, KEY_FULL);
+                        failures::note_refusal(settings, self.scheduler, &query, reason, status);
                         return Dispatched::Reject { reason, status, text, head_only };
                     }
                 };
@@ -395,12 +416,15 @@ impl Dispatcher<'_> {
                     _waits: waits,
                 };
                 let Some(site) = site else { return Dispatched::Queued(queued, left(limit)) };
-                // While it waits for its own backend alone, another may be free.
-                let is_needed = self.is_serving && !(stays && self.scheduler.has_bridge(&query));
-                if let Some(manager) = site.on_demand.manager.as_ref().filter(|_| is_needed) {
-                    let (path, limit) = (request.path, policy.timeout);
-                    let wish = Wish { site, manager, host, path, limit };
-                    queued.wanted = Some(self.managers.want(&wish));
+                let manager = site.on_demand.manager.as_ref().filter(|_| self.is_serving);
+                if let Some(manager) = manager {
+                    let is_served = self.scheduler.has_bridge(&query);
+                    // While it waits for its own backend alone, another may be free.
+                    if !(stays && is_served) {
+                        let (facts, limit) = (&facts, policy.timeout);
+                        let wish = Wish { site, manager, host, facts, is_served, limit };
+                        queued.wanted = Some(self.managers.want(&wish));
+                    }
                 }
                 if stays {
                     return Dispatched::Queued(queued, left(limit));
@@ -410,7 +434,10 @@ impl Dispatcher<'_> {
                 queued.gets_page = page_after.is_some();
                 return Dispatched::Queued(queued, left(page_after.unwrap_or(limit)));
             }
-            Enqueued::RouteFull => (Reason::QueueFull, "too many requests wait for this name"),
+            Enqueued::RouteFull => {
+                failures::note_refusal(settings, self.scheduler, &query, Reason::QueueFull, 503);
+                (Reason::QueueFull, "too many requests wait for this name")
+            }
             Enqueued::UnservedFull => {
                 let text = "too many requests wait for names that nobody serves";
                 (Reason::UnservedQueueFull, text)

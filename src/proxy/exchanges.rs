@@ -257,7 +257,9 @@ impl Worker {
             self.note_error(bridge, &error.to_string());
         }
         let id = self.conns.role(bridge).and_then(Role::bridge).map(|b| b.backend.id);
-        let failed = Failed { address: self.conns[bridge].address(), id };
+        let route = self.route_to_note(bridge);
+        self.note_failure(route.as_deref(), error);
+        let failed = Failed { address: self.conns[bridge].address(), id, route };
         self.release_failed(running, error);
         self.stats().exchange_ended();
         let action = error.action();
@@ -409,32 +411,41 @@ impl Worker {
         }
     }
 
-    /// A request has waited for its own backend for as long as it may, and has now no longer to wait
-    /// for that. It keeps its place.
-    fn go_anywhere(&mut self, key: usize) {
+    /// A request has waited for its own backend for as long as it may, or that is not to be waited for
+    /// any longer. It keeps its place.
+    pub(super) fn go_anywhere(&mut self, key: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
         let tries = request.tries;
         match self.scheduler.recall(request.waiter) {
             Some(pos) => self.dispatch_again(key, Ticket { pos, tries }),
-            // A bridge is on its way to it.
-            None => self.conns.set_deadline(key, self.config.settings.wait_timeout),
+            None => self.await_bridge(key),
         }
+    }
+
+    /// A bridge is on its way to a request that waits, from another worker or in the next turn.
+    fn await_bridge(&mut self, key: usize) {
+        self.conns.set_deadline(key, self.config.settings.wait_timeout);
     }
 
     /// A request has waited for `wait-timeout`, or its site's timeout.
     pub(super) fn queue_timed_out(&mut self, key: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
-        if self.scheduler.stays(request.waiter) {
+        if self.scheduler.stays_for(request.waiter).is_some() {
             return self.go_anywhere(key);
         }
-        if request.gets_page {
-            return self.show_waiting_page(key);
-        }
         let (status, head_only) = (request.timeout_status, request.meta.to_head);
-        let reason = match self.scheduler.has_bridge_for(request.waiter) {
+        let (gets_page, waiter) = (request.gets_page, request.waiter);
+        let reason = match self.scheduler.has_bridge_for(waiter) {
             true => Reason::BackendsBusy,
             false => Reason::NoBackend,
         };
+        if !self.scheduler.claim(waiter) {
+            return self.await_bridge(key);
+        }
+        if gets_page {
+            return self.show_waiting_page(key);
+        }
+        self.note_vain_wait(waiter, reason, status);
         let reply = Reply::new(status, NO_BACKEND);
         self.refuse(key, reason, Reply { head_only, retry_after: Some(RETRY_AFTER), ..reply });
     }

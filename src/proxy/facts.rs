@@ -17,14 +17,8 @@ pub(super) fn of<'a>(
     peer: IpAddr,
     settings: &'a Settings,
 ) -> RequestFacts<'a> {
-    RequestFacts {
-        method: request.method,
-        path: request.path,
-        fields: request.fields,
-        framing: request.framing,
-        peer,
-        proxies: &settings.trusted_proxies,
-    }
+    let &Request { method, path, fields, framing, .. } = request;
+    RequestFacts::new(method, path, fields, framing, peer, &settings.trusted_proxies)
 }
 
 /// Whether a request that waits meets predicates: its head is still at the front of its client's

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::config::{Manager, Settings, Site};
-use crate::http::host_name;
+use crate::http::{KeptFacts, Predicates, RequestFacts, host_name};
 use crate::net::log_limiter::{LogLimiter, suppressed};
 use crate::routing::{RouteQuery, RouteSpec};
 use crate::time::Millis;
@@ -92,12 +92,21 @@ struct Called {
 /// Requests that the same backends could serve.
 struct Group {
     host: String,
-    /// What bridges for them have registered, or the name of the site; and a path.
-    asked: (String, String),
+    /// One of them: one for which no bridge was connected, if there was such a one.
+    asked: Arc<AskedFor>,
+    /// Such a bridge was connected when that request began to wait.
+    is_served: bool,
     waiting: usize,
     not_before: Instant,
     /// The number of the last call for it, 0 for none.
     called: u64,
+}
+
+/// What bridges for a request have registered.
+struct AskedFor {
+    /// The host, or the name of the site.
+    host: String,
+    facts: KeptFacts,
 }
 
 /// A request that begins to wait at a site with a manager.
@@ -106,7 +115,9 @@ pub(super) struct Wish<'a> {
     pub(super) manager: &'a Arc<Manager>,
     /// In lower case.
     pub(super) host: &'a str,
-    pub(super) path: &'a str,
+    pub(super) facts: &'a RequestFacts<'a>,
+    /// A bridge that could serve it is connected.
+    pub(super) is_served: bool,
     pub(super) limit: Duration,
 }
 
@@ -189,6 +200,9 @@ impl Managers {
         }
         if let Some(group) = called.groups.get_mut(&name) {
             group.waiting += 1;
+            if group.is_served && !wish.is_served {
+                (group.asked, group.is_served) = (AskedFor::by(wish), false);
+            }
         }
         if is_new {
             self.hire(&mut table);
@@ -236,8 +250,12 @@ impl Managers {
     }
 
     fn make(&self, site: &str, call: &Call) -> Result<(), String> {
-        let (host, path) = &call.asked;
-        let connected = (self.connected)(&RouteQuery::new(host, path));
+        let AskedFor { host, facts } = &*call.asked;
+        let connected = facts.look(|asked| {
+            let meets = |predicates: &Predicates| predicates.are_met_by(asked);
+            let query = RouteQuery::new(host, facts.path()).with_meets(Some(&meets));
+            (self.connected)(&query)
+        });
         let need = Need { site, host: &call.host, waiting: call.waiting, connected };
         if let Some(more) = self.may_say(site, |called| &mut called.said) {
             let (waiting, reason) = (call.waiting, need.reason());
@@ -326,7 +344,7 @@ struct Call {
     manager: Arc<Manager>,
     limit: Duration,
     host: String,
-    asked: (String, String),
+    asked: Arc<AskedFor>,
     waiting: usize,
 }
 
@@ -354,7 +372,7 @@ impl Table {
             manager: called.manager.clone()?,
             limit: called.limit,
             host: group.host.clone(),
-            asked: group.asked.clone(),
+            asked: Arc::clone(&group.asked),
             waiting: group.waiting,
         })
     }
@@ -393,14 +411,21 @@ impl Called {
     }
 }
 
+impl AskedFor {
+    fn by(wish: &Wish<'_>) -> Arc<AskedFor> {
+        let has_it = spec_of(wish.site).has_host(wish.host);
+        let host = if has_it { wish.host } else { wish.site.name() };
+        Arc::new(AskedFor { host: host.to_owned(), facts: KeptFacts::of(wish.facts) })
+    }
+}
+
 impl Group {
     fn new(wish: &Wish<'_>, now: Instant) -> Group {
-        let has_it = spec_of(wish.site).has_host(wish.host);
-        let asked = if has_it { wish.host } else { wish.site.name() };
         let after = if wish.site.servers.is_empty() { Duration::ZERO } else { DIALLING };
         Group {
             host: shown(wish.host).to_owned(),
-            asked: (asked.to_owned(), wish.path.to_owned()),
+            asked: AskedFor::by(wish),
+            is_served: wish.is_served,
             waiting: 0,
             not_before: now + after,
             called: 0,
@@ -431,6 +456,8 @@ fn shown(host: &str) -> &str {
 mod tests {
     use super::*;
     use crate::config::{TABLE, read};
+    use crate::http::Framing;
+    use std::net::Ipv4Addr;
     use std::path::Path;
 
     fn site(line: &str) -> Arc<Site> {
@@ -467,7 +494,9 @@ mod tests {
         called.manager = Some(Arc::clone(manager));
         let wait = |called: &mut Called, host| {
             let limit = PAUSE;
-            let wish = Wish { site: &site, manager, host, path: "/", limit };
+            let peer = Ipv4Addr::LOCALHOST.into();
+            let facts = &RequestFacts::new("GET", "/", &[], Framing::None, peer, &[]);
+            let wish = Wish { site: &site, manager, host, facts, is_served: true, limit };
             called.groups.insert(group_of(&site, host), Group::new(&wish, now));
         };
         wait(&mut called, "x.b.test");

@@ -27,6 +27,7 @@
 //! - `dial`: servers that the proxy dials
 //! - `closing`: how connections enter the tables and end
 //! - `reload`, `shutdown`, `info`
+//! - `tenant`, `failures`: what the holder of a host key sees; `page`: a document of the proxy's own
 //! - `replaced`, `replacing`, `moved_tunnels`: connections that go to a new program, or come from an
 //!   old one
 //!
@@ -71,6 +72,7 @@ mod drain;
 mod error_pages;
 mod exchanges;
 mod facts;
+mod failures;
 mod file_lookup;
 mod file_roots;
 mod file_texts;
@@ -92,6 +94,7 @@ mod operator;
 mod orders;
 mod pace;
 mod pacing;
+mod page;
 mod passed;
 mod places;
 mod problems;
@@ -129,6 +132,7 @@ pub mod supervision;
 mod suspects;
 mod swiftclient;
 mod telling;
+mod tenant;
 mod terms;
 mod through_old;
 mod tls;

@@ -315,6 +315,7 @@ impl Worker {
         bridge.backend.see(peer, hosts, bridge.first_key());
         bridge.backend.see_agent(registration.and_then(|of| of.agent.as_deref()));
         bridge.join_instance();
+        self.shun_drained(&bridge, peer);
         bridge.join_group();
         bridge.dismissed = self.must_dismiss(&bridge, peer);
         Worker::limit_again(&self.shared, &mut bridge);

@@ -97,6 +97,10 @@ reasons! {
     FileTimeout = "file-timeout", http_response_timeout;
     /// A backend has named a file that is not there.
     NoFile = "no-file", destination_not_found;
+    /// A request for the state of a tenant without a good key.
+    TenantUnauthorized = "tenant-unauthorized", http_request_denied;
+    /// Too many such requests, or wrong keys, from one address.
+    TenantLimit = "tenant-limit", http_request_denied;
     /// The proxy shuts down. Backends get this too.
     ShuttingDown = "shutting-down", proxy_internal_response;
 

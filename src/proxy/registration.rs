@@ -250,7 +250,7 @@ impl Worker {
         let joined = self.join(&spec).map_err(|full| {
             let text = match full.predicates {
                 false => "too many bridges serve this name",
-                true => "too many sets of predicates are in use for this name",
+                true => "too many predicates are in use for this name",
             };
             RefusedBridge::Surplus(Reason::HostLimit, text.into())
         })?;
@@ -388,7 +388,7 @@ impl Worker {
     /// Adds a bridge that another program has let in to its route.
     pub(super) fn join_again(&mut self, spec: &RouteSpec) -> Arc<Route> {
         self.scheduler.set_bridges_per_host(0);
-        // If there are too many sets of predicates it has none: what comes so has a tunnel, and gets no
+        // If there are too many predicates it has none: what comes so has a tunnel, and gets no
         // request.
         let joined = self.join(spec).or_else(|_| self.join(&spec.clone().only_if(<_>::default())));
         let Ok(joined) = joined else { unreachable!("there is no bound") };

@@ -111,14 +111,18 @@ impl Worker {
         self.replaced.looked(self.conns.now().millis());
     }
 
-    /// Says which hosts have bridges, which may all be busy, or have had some lately. False if that
-    /// was not taken.
+    /// Says which hosts and instances have bridges, which may all be busy, or have had some lately. False
+    /// if that was not taken.
     fn describe_routes(&mut self, channel: &Channel) -> bool {
         let busy = self.busy_routes();
-        let routes = self.shared.directory.routes();
+        let (routes, now) = (self.shared.directory.routes(), self.conns.now());
         routes.iter().all(|route| {
             let (spec, busy) = (route.spec(), busy.of(route.spec()));
-            let said = channel.send(&notes::route(spec, &busy), b"", &[]).is_ok();
+            let instances = route.instances_there(now);
+            let (first, others) = instances.split_at(instances.len().min(notes::INSTANCES));
+            let parts = std::iter::once(first).chain(others.chunks(notes::INSTANCES));
+            let mut lines = parts.map(|part| notes::route(spec, &busy, part));
+            let said = lines.all(|line| channel.send(&line, b"", &[]).is_ok());
             if said {
                 self.replaced.report.said_busy(spec.clone(), busy);
             }
@@ -190,7 +194,7 @@ impl Worker {
             self.replaced.report.said_programs(programs);
         }
         for (spec, busy) in self.replaced.report.changes(&self.busy_routes()) {
-            if channel.send(&notes::route(&spec, &busy), b"", &[]).is_err() {
+            if channel.send(&notes::route(&spec, &busy, &[]), b"", &[]).is_err() {
                 return;
             }
             self.replaced.report.said_busy(spec, busy);

@@ -10,7 +10,7 @@ use crate::bridge::{Registration, request};
 use crate::config::Serves;
 use crate::http::Limits;
 use crate::process::channel::Message;
-use crate::routing::{QueuePos, RouteSpec};
+use crate::routing::{InstanceId, QueuePos, RouteSpec};
 use crate::time::{Micros, Millis};
 
 use super::closing::End;
@@ -40,9 +40,16 @@ impl Worker {
     }
 
     /// The other program has bridges for these hosts and paths, or has had some lately: requests for
-    /// them are to wait.
-    pub(super) fn expect_route(&mut self, spec: &RouteSpec) {
+    /// them are to wait, and so are those for these instances.
+    pub(super) fn expect_route(&mut self, spec: &RouteSpec, instances: &[(InstanceId, Micros)]) {
+        // Of a site's the settings say whether they are known.
+        if !spec.shown_paths().starts_with('/') && self.shared.directory.route(spec).is_none() {
+            return;
+        }
         if let Ok(joined) = self.join(spec) {
+            for (id, last) in instances {
+                joined.route.expect_instance(*id, *last);
+            }
             joined.route.leave(self.conns.now());
             if joined.new {
                 self.wake_others();

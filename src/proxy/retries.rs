@@ -4,13 +4,15 @@
 //! for long: it meets agents that are being restarted. One that an application may have seen may be
 //! what has ended the application, so it is repeated `retries` times and no more.
 
+use std::sync::Arc;
+
 use crate::exchange::{Cause, ExchangeError, Running, SeenBy};
 use crate::net::event_loop::Address;
 use crate::net::log_limiter;
 
 use super::backends::BackendId;
 use super::reason::Reason;
-use super::role::{Begun, Role, Ticket};
+use super::role::{Begun, Role, Route, Ticket};
 use super::worker::Worker;
 
 /// How many failures a request survives of bridges that may have seen it, though their applications
@@ -19,10 +21,11 @@ use super::worker::Worker;
 const UNDELIVERED_MAX: u8 = 16;
 
 /// The backend of a bridge that has failed.
-#[derive(Clone, Copy)]
 pub(super) struct Failed {
     pub(super) address: Address,
     pub(super) id: Option<BackendId>,
+    /// Its route, if failures are noted there.
+    pub(super) route: Option<Arc<Route>>,
 }
 
 impl Worker {
@@ -55,8 +58,9 @@ impl Worker {
             self.report_delivered(key, running, error, failed.address);
         }
         if is_over {
-            let text = "every backend that was tried failed";
-            return self.answer_failure(key, running, Reason::RetriesUsedUp, (502, text));
+            let (reason, text) = (Reason::RetriesUsedUp, "every backend that was tried failed");
+            self.note_answer(failed.route.as_deref(), reason, 502);
+            return self.answer_failure(key, running, reason, (502, text));
         }
         self.stats().retried[error.seen_by() as usize].add(1);
         self.dispatch_again(key, Ticket { pos, tries });

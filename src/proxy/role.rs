@@ -238,6 +238,11 @@ pub(super) struct Ticket {
     pub(super) tries: Tries,
 }
 
+/// How many bridges of its own backend may fail with a request that no application was given, before it
+/// goes to another: a backend that is restarted may lose a few, and one that always gives it back is of
+/// no use.
+const OWN_TRIES: u8 = 3;
+
 /// The bridges that have failed with a request.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Tries {
@@ -251,6 +256,14 @@ pub(super) struct Tries {
     pub(super) failed: u8,
     /// The backend of the last one: the next is preferably another.
     pub(super) last: Option<BackendId>,
+}
+
+impl Tries {
+    /// Whether it still goes to its own backend first. If an application may have failed with it, its
+    /// own may be what it kills.
+    pub(super) fn may_stay(self) -> bool {
+        self.delivered == 0 && self.undelivered < OWN_TRIES
+    }
 }
 
 /// When an exchange began, and how its bytes are paced, if they are.

@@ -143,7 +143,8 @@ pub(super) fn shown_network(peer: IpAddr) -> String {
     }
 }
 
-fn network(peer: IpAddr) -> IpAddr {
+/// What one customer has: an IPv4 address, or the /64 of an IPv6 address.
+pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),

@@ -53,6 +53,7 @@ use super::state::{AdminMail, Config, Mail, Reload, Shared};
 use super::stats::Stats;
 use super::sticky_keys::StickyKeys;
 use super::store::{self, Store};
+use super::tenant::guard::Guard;
 use super::tls_files::TlsFiles;
 use super::updates_file;
 use super::upgrade::notes::Arrival;
@@ -266,6 +267,7 @@ impl Proxy {
             bridges: Count::default(),
             newcomers: Count::default(),
             addresses: AddressCount::default(),
+            tenant_guard: Guard::default(),
             stopping: AtomicBool::new(false),
             draining: AtomicUsize::new(0),
             has_predecessor: AtomicBool::new(replaces),

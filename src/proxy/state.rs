@@ -1,5 +1,6 @@
 //! What the workers share, and the mail between them.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::net::resolver::Found;
 use crate::net::token::Token;
 use crate::process::channel::Message;
 use crate::process::identity::Identity;
-use crate::routing::{self, Directory, IdleHandle, RouteSpec, Telling};
+use crate::routing::{self, Directory, IdleHandle, InstanceId, RouteSpec, Telling};
 use crate::time::Micros;
 
 use super::access_log::AccessLog;
@@ -46,6 +47,7 @@ use super::site_change::{SiteAnswer, Tags};
 use super::sites::Sites;
 use super::stats::Stats;
 use super::sticky_keys::StickyKeys;
+use super::tenant::guard::Guard;
 use super::tls_files::TlsFiles;
 use super::upgrade::moved_tunnel::TunnelArrival;
 use super::upgrade::notes::Arrival;
@@ -178,6 +180,8 @@ pub(super) struct Shared {
     pub(super) newcomers: Count,
     /// Those of clients by address, if that is bounded.
     pub(super) addresses: AddressCount,
+    /// How often they may ask for the state of a tenant.
+    pub(super) tenant_guard: Guard,
     /// The proxy has been told to shut down.
     pub(super) stopping: AtomicBool,
     /// How many workers are draining and have emptied their backlogs.
@@ -280,6 +284,8 @@ pub(super) enum Mail {
     KeysLost,
     /// The operator drains or drops bridges.
     Order(Arc<Order>),
+    /// No request is to wait for these instances any longer.
+    Shunned(Arc<HashSet<InstanceId>>),
     /// A thread has opened a file for this client, or not.
     FileOpened(Token, OpenedFile),
     /// A thread has read a part of a file for this client.
@@ -301,8 +307,9 @@ pub(super) enum Mail {
     /// The same, a message with bridges.
     ArriveAll(Message),
     ArriveTunnel(Box<TunnelArrival>),
-    /// That program has bridges for these hosts and paths, or has had some lately.
-    Expect(RouteSpec),
+    /// That program has bridges for these hosts and paths, or has had some lately, and of these
+    /// instances.
+    Expect(RouteSpec, Vec<(InstanceId, Micros)>),
     /// Say when everything before this has been done.
     Report(Sender<()>),
     /// Its bridges are here.

@@ -24,10 +24,14 @@ static PATH: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(&path).expect("an expression")
 });
 
+/// How many cookies of the name are looked at: a client has one, or two if another program has set it for
+/// a part of the site.
+const LOOKED_AT: usize = 4;
+
 /// What a request of a sticky site shows.
 #[derive(Default)]
 pub(super) struct Shown {
-    instance: Option<InstanceId>,
+    pub(super) instance: Option<InstanceId>,
     pub(super) cookie: Option<Box<AskedCookie>>,
 }
 
@@ -51,7 +55,7 @@ pub(super) fn shown(
         None => Shown::default(),
         Some(Sticky::Id) => Shown { instance: named_by_path(request.path), cookie: None },
         Some(Sticky::Cookie(of)) => {
-            let mut sent = cookies::values(request.fields, &of.name);
+            let mut sent = cookies::values(request.fields, &of.name).take(LOOKED_AT);
             let named = sent.find_map(|value| keys.read(&of.site, value));
             let is_secure = meta.https || is_forwarded_from_tls(request, meta);
             let cookie = AskedCookie { of: of.clone(), named, is_secure };

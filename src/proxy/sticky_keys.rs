@@ -59,6 +59,10 @@ impl StickyKeys {
         let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line.trim()));
         let mut all: Vec<Box<[u8]>> = Vec::new();
         for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
+            if line.starts_with('#') {
+                // It is more likely to be meant as a comment, and then everybody could guess it.
+                return Err(format!("line {number}: a secret does not begin with #"));
+            }
             if line.len() < LEAST {
                 return Err(format!("line {number}: a secret has at least {LEAST} bytes"));
             }
@@ -172,6 +176,10 @@ mod tests {
         assert_eq!(
             StickyKeys::parse("correct horse battery staple\nshort\n").unwrap_err(),
             "line 2: a secret has at least 16 bytes"
+        );
+        assert_eq!(
+            StickyKeys::parse("# the secrets of example.com\n").unwrap_err(),
+            "line 1: a secret does not begin with #"
         );
         let own = StickyKeys::random().unwrap();
         assert_eq!((own.own().count(), keys(ONE).own().count()), (1, 0));

@@ -119,7 +119,7 @@ impl Worker {
         let now = self.conns.now().millis();
         for at in (0..self.aside.groups.len()).rev() {
             let Some(group) = self.aside.groups.get(at) else { continue };
-            let is_wanted = group.route.waiting() > 0;
+            let is_wanted = group.route.is_wanted(group.backend.instance_id());
             if !is_wanted && now < group.due {
                 continue;
             }

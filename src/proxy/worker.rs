@@ -295,13 +295,14 @@ impl Handler for Worker {
                 Mail::Reload(reload) => self.reload(*reload),
                 Mail::KeysLost => _ = self.dismiss_lost(),
                 Mail::Order(order) => self.carry_out(&order),
+                Mail::Shunned(instances) => self.stop_waiting_for(&instances),
                 Mail::Drain => self.drain(),
                 Mail::Replace(replacement) => self.be_replaced(replacement),
                 Mail::GoOn => self.go_on(),
                 Mail::Arrive(arrival) => self.arrive(*arrival),
                 Mail::ArriveAll(message) => self.arrive_all(message),
                 Mail::ArriveTunnel(arrival) => self.arrive_tunnel(*arrival),
-                Mail::Expect(spec) => self.expect_route(&spec),
+                Mail::Expect(spec, instances) => self.expect_route(&spec, &instances),
                 Mail::Report(done) => _ = done.send(()),
                 Mail::BeginAccepting => self.begin_accepting(),
             }
@@ -417,7 +418,7 @@ impl Handler for Worker {
             return NextTurn::Stop;
         }
         let has_found = !self.pairs.is_empty() || self.scheduler.has_found();
-        if has_found || self.acceptor.has_ready() {
+        if has_found || !self.scheduler.is_synced() || self.acceptor.has_ready() {
             return NextTurn::Now;
         }
         self.revoke_at = self.next_revocation();

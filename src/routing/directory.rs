@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::http::Predicates;
 use crate::time::Micros;
 
 use super::route::{Exempt, Route};
@@ -11,7 +12,8 @@ use super::spec::{RouteQuery, RouteSpec};
 
 /// Routes without a bridge are kept while they have no more names than this in total; the longest
 /// empty are retired first. Bounds what a backend that registers under ever new names can leave
-/// behind: some 5 MB, and 100 bytes for each name and worker.
+/// behind: some 5 MB, and 100 bytes for each name and worker. The longest predicates add 4 KB to each
+/// route, and each has the instances that have left it within a minute (`instances.rs`).
 pub const EMPTY_NAMES_MAX: usize = 10_000;
 
 /// Most entries of such names in the indexes of all workers together, some 16 MB: with more than 16
@@ -23,9 +25,10 @@ const EMPTY_ENTRIES_MAX: usize = 16 * EMPTY_NAMES_MAX;
 /// new route.
 const NAMES_PER_SWEEP: usize = 10;
 
-/// Most sets of predicates under one host pattern, those of routes without a bridge included. A
-/// request for the host is compared with all of them.
+/// Most routes with predicates under one host pattern, those without a bridge included, and most
+/// predicates of them together. A request for the host is compared with all of them.
 const LANES_MAX: usize = 256;
+const PREDICATES_MAX: usize = 512;
 
 /// What a worker must take over into its own index.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ pub(super) enum Change<B> {
 pub struct TooManyBridges {
     /// The host pattern at its limit.
     pub pattern: Arc<str>,
-    /// It is the limit of sets of predicates.
+    /// It is the limit of routes with predicates, or of their predicates.
     pub predicates: bool,
 }
 
@@ -47,7 +50,7 @@ impl std::fmt::Display for TooManyBridges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.predicates {
             false => write!(f, "too many bridges for {}", self.pattern),
-            true => write!(f, "too many sets of predicates for {}", self.pattern),
+            true => write!(f, "too many predicates for {}", self.pattern),
         }
     }
 }
@@ -195,8 +198,9 @@ impl<B> Directory<B> {
             let routes = inner.by_pattern.get(&*pattern).map_or(&[][..], |routes| routes);
             for route in routes {
                 let spec = route.spec();
-                let is_known = found.iter().any(|known| Arc::ptr_eq(known, route));
-                if spec.paths().have(query.path) && !(served && spec.is_confined()) && !is_known {
+                let is_known = || found.iter().any(|known| Arc::ptr_eq(known, route));
+                let serves = spec.paths().have(query.path) && !(served && spec.is_confined());
+                if serves && !is_known() && query.meets(spec) {
                     found.push(Arc::clone(route));
                 }
             }
@@ -276,7 +280,10 @@ impl<B> Directory<B> {
         let mut empty: Vec<_> = inner
             .routes
             .values()
-            .filter_map(|route| Some((route.kept_until()?, Arc::clone(route))))
+            .filter_map(|route| {
+                route.forget_late(now);
+                Some((route.kept_until()?, Arc::clone(route)))
+            })
             .collect();
         empty.sort_unstable_by_key(|(until, route)| (*until, route.id()));
         let mut names = 0;
@@ -322,14 +329,15 @@ impl<B> Inner<B> {
 
     /// Whether there is room for a new route.
     fn check_lanes(&self, spec: &RouteSpec) -> Result<(), TooManyBridges> {
-        if spec.predicates().is_none() {
-            return Ok(());
-        }
-        let lanes = |pattern: &str| {
+        let Some(new) = spec.predicates().map(Predicates::count) else { return Ok(()) };
+        let is_full = |pattern: &str| {
             let routes = self.by_pattern.get(pattern).map_or(&[][..], |routes| routes);
-            routes.iter().filter(|route| route.spec().predicates().is_some()).count()
+            let lanes = routes.iter().filter_map(|route| route.spec().predicates());
+            let (lanes, predicates) =
+                lanes.fold((0, new), |(lanes, sum), lane| (lanes + 1, sum + lane.count()));
+            lanes >= LANES_MAX || predicates > PREDICATES_MAX
         };
-        match spec.patterns().iter().find(|pattern| lanes(pattern) >= LANES_MAX) {
+        match spec.patterns().iter().find(|pattern| is_full(pattern)) {
             Some(pattern) => Err(TooManyBridges { pattern: Arc::clone(pattern), predicates: true }),
             None => Ok(()),
         }
@@ -374,6 +382,12 @@ mod tests {
         join(&["*"], "");
         join(&["other.test"], "");
         directory.join(&RouteSpec::new(["*.test"], "").confined(), 0, now).unwrap();
+        let lane = Predicates::read("If-Method: GET").unwrap();
+        let lane = RouteSpec::new(["a.b.test"], "").only_if(lane);
+        directory.join(&lane, 0, now).unwrap();
+        let get = |_: &Predicates| true;
+        let query = RouteQuery::new("a.b.test", "/").with_meets(Some(&get));
+        assert_eq!(directory.members_for(&query), 3);
         let members = |host, path| directory.members_for(&RouteQuery::new(host, path));
         assert_eq!((members("a.b.test", "/"), members("c.b.test", "/x?q")), (2, 3));
         // What is confined serves only where nothing more specific does.

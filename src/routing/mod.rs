@@ -34,18 +34,20 @@
 //! **Locks**: the directory's, then one route's. No thread ever holds two routes' locks.
 //!
 //! **Reading order**: `wanted`, `spec`, `patterns`, `paths` and `index` (names), `order`, `list`, `claim`, `queue`,
-//! `groups`, `instances`, `state` and `route` (who is there), `directory` (all routes), `waiters` and `scheduler` (one
+//! `groups`, `instances`, `state` and `route` (who is there), `directory` (all routes), `waiters`, `new_lane` and `scheduler` (one
 //! worker), `sync` (routes come and go), `sharing` (backends say how many places they have),
 //! `balance` (clients come). Apart from these, [`places`] is what such a backend goes by.
 
 mod balance;
 mod claim;
 mod directory;
+mod failures;
 mod groups;
 mod index;
 mod instances;
 mod list;
 mod names;
+mod new_lane;
 mod order;
 mod outcome;
 mod paths;
@@ -70,6 +72,7 @@ mod wanted;
 
 pub use balance::Balance;
 pub use directory::{Directory, EMPTY_NAMES_MAX, TooManyBridges};
+pub use failures::{Failure, Outcome};
 pub use groups::GroupId;
 pub use order::{FAIRNESS, QueuePos, WaiterId};
 pub use outcome::{Counters, Enqueued, Joined, Match, Parked, Sent, Transfer};

@@ -4,8 +4,10 @@ use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::http::under::{is_under, path_alone};
+
 use super::route::Route;
-use super::spec::{Paths, RouteQuery, RouteSpec, path_alone, path_is_under};
+use super::spec::{Paths, RouteQuery, RouteSpec};
 
 /// Routes by path. Expressions go before prefixes, in the order in which they came; the longest
 /// prefix comes first, and within a prefix the route with the most specific predicates.
@@ -151,7 +153,7 @@ impl<B> ByPath<B> {
         let mut rest = path;
         while let Some(before) = self.behind(rest).checked_sub(1) {
             let last = &*self.prefixes[before].0;
-            if !path_is_under(rest, last) {
+            if !is_under(rest, last) {
                 rest = common_segments(rest, last);
                 continue;
             }
@@ -309,7 +311,7 @@ mod tests {
             let asked = path(5) + ["", "?/x", "#"][below(3)];
             let map = map(&prefixes.iter().map(String::as_str).collect::<Vec<_>>());
             let mut expected: Vec<usize> = (0..prefixes.len())
-                .filter(|at| path_is_under(path_alone(&asked), &prefixes[*at]))
+                .filter(|at| is_under(path_alone(&asked), &prefixes[*at]))
                 .collect();
             expected.sort_by_key(|at| std::cmp::Reverse(prefixes[*at].len()));
             let expected: Vec<u64> = expected.into_iter().map(|at| at as u64).collect();

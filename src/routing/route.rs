@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::time::Micros;
 
+use super::failures::Failures;
 use super::groups::GroupId;
 use super::spec::RouteSpec;
 use super::state::{Keep, RETENTION, RouteState, Telling, ToTell};
@@ -24,12 +25,14 @@ pub struct Route<B> {
     spec: RouteSpec,
     traffic: Traffic,
     limited: Arc<AtomicUsize>,
+    failures: Failures,
 }
 
 impl<B> Route<B> {
     pub(super) fn new(id: u64, spec: RouteSpec, now: Micros) -> Self {
-        let (state, traffic) = (Mutex::new(RouteState::new(now)), Traffic::default());
-        Route { state, id, spec, traffic, limited: Arc::default() }
+        let (traffic, failures) = (Traffic::default(), Failures::default());
+        let (state, limited) = (Mutex::new(RouteState::new(now)), Arc::default());
+        Route { state, id, spec, traffic, limited, failures }
     }
 
     /// Unique in this process, never reused.
@@ -55,6 +58,11 @@ impl<B> Route<B> {
 
     pub(super) fn is_limited(&self) -> bool {
         self.limited.load(Relaxed) > 0
+    }
+
+    /// What has gone wrong on it lately, as far as that is noted.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
     }
 
     /// Bridges connected on any worker, parked or in an exchange.
@@ -121,9 +129,26 @@ impl<B> Route<B> {
         self.lock().join_instance(instance);
     }
 
-    /// An instance that has left will not come again: no request waits for it.
-    pub fn forget_instance(&self, instance: InstanceId) {
-        self.lock().forget_instance(instance);
+    /// No request is to wait for this instance, until a bridge of it joins again. Those that wait
+    /// already go on: [`super::Scheduler::stays_for`].
+    pub fn shun_instance(&self, instance: InstanceId) {
+        self.lock().shun_instance(instance);
+    }
+
+    /// In the program that this one replaces, bridges of this instance were connected until `last`.
+    /// Requests wait for it as if they had left here.
+    pub fn expect_instance(&self, instance: InstanceId, last: Micros) {
+        self.lock().expect_instance(instance, last);
+    }
+
+    /// The instances that requests may wait for, and until when each had a bridge: now, or before.
+    pub fn instances_there(&self, now: Micros) -> Vec<(InstanceId, Micros)> {
+        self.lock().instances_there(now)
+    }
+
+    /// Whether a request waits that a bridge of this instance, or of none, may serve.
+    pub fn is_wanted(&self, of: Option<InstanceId>) -> bool {
+        self.lock().is_wanted(of)
     }
 
     /// What is to be told to backends for whose bridges there is no place, because a request waits:
@@ -196,6 +221,11 @@ impl<B> Route<B> {
             (false, Keep::Pin) => state.keep = Keep::Drop,
             (false, _) => {}
         }
+    }
+
+    /// Forgets the instances that left long ago.
+    pub(super) fn forget_late(&self, now: Micros) {
+        self.lock().forget_late(now);
     }
 
     /// Until when the route is kept, if nothing uses it.

@@ -9,6 +9,7 @@ use crate::time::Micros;
 
 use super::directory::{Change, Directory};
 use super::index::Index;
+use super::new_lane::{LOOKS, NewLane};
 use super::order::{QueuePos, WaiterId};
 use super::outcome::{Counters, Enqueued, Match, Parked, Sent, Transfer};
 use super::queue::Waiting;
@@ -53,6 +54,12 @@ pub struct Scheduler<B> {
     first_is_full: bool,
     any_is_kept: bool,
     pub(super) stays_for: Option<InstanceId>,
+    /// New routes that have not been asked yet which of the requests that wait they serve.
+    pub(super) new_lanes: VecDeque<NewLane<B>>,
+    /// About how many of these may still be asked in this turn.
+    pub(super) looks: usize,
+    /// About how many in each.
+    pub(super) looks_per_turn: usize,
     /// Kept for its memory, empty between calls.
     pub(super) changes: Vec<Arc<Change<B>>>,
 }
@@ -89,6 +96,9 @@ impl<B> Scheduler<B> {
             first_is_full: false,
             any_is_kept: false,
             stays_for: None,
+            new_lanes: VecDeque::new(),
+            looks: LOOKS,
+            looks_per_turn: LOOKS,
             changes: Vec::new(),
         }
     }
@@ -167,6 +177,14 @@ impl<B> Scheduler<B> {
         self.any_route(query, Route::is_kept)
     }
 
+    /// Calls `note` with each route that could serve `query`, most specific first.
+    pub fn each_route(&self, query: &RouteQuery<'_>, mut note: impl FnMut(&Route<B>)) {
+        let _ = self.index.visit(query, |route| {
+            note(route);
+            ControlFlow::<()>::Continue(())
+        });
+    }
+
     fn any_route(&self, query: &RouteQuery<'_>, which: impl Fn(&Route<B>) -> bool) -> bool {
         let found = self.index.visit(query, |route| match which(route) {
             true => ControlFlow::Break(()),
@@ -181,8 +199,12 @@ impl<B> Scheduler<B> {
         match self.match_at_once(query, now) {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
             None => match self.refusal() {
-                Some(refusal) => refusal,
                 None => self.queue(request, pos, query),
+                // It may not wait for its own, so it goes anywhere.
+                Some(_) if self.stays_for.is_some() => {
+                    self.enqueue(request, &query.with_wanted(None), now)
+                }
+                Some(refusal) => refusal,
             },
         }
     }
@@ -252,7 +274,7 @@ impl<B> Scheduler<B> {
         let Wanted { instance, waits } = query.wanted?;
         let (me, mut is_there) = (self.me, false);
         let found = self.look(query, |state| {
-            is_there |= state.has_instance(instance, now);
+            is_there |= !state.is_retired() && state.has_instance(instance, now);
             state.take_of(me, instance, |_| false)
         });
         if found.is_none() && waits && is_there {
@@ -424,9 +446,15 @@ impl<B> Scheduler<B> {
         self.waiters.remove(key);
     }
 
-    /// Whether the request waits for one instance alone.
-    pub fn stays(&self, waiter: WaiterId) -> bool {
-        self.waiters.contains(waiter) && self.waiters[waiter.key].stays_for.is_some()
+    /// The one instance that the request waits for, if it does.
+    pub fn stays_for(&self, waiter: WaiterId) -> Option<InstanceId> {
+        self.waiters.contains(waiter).then(|| self.waiters[waiter.key].stays_for)?
+    }
+
+    /// Sees to it that a waiting request gets no bridge any more, so that it can be refused and then
+    /// cancelled. False if it no longer waits, or if a bridge is on its way to it.
+    pub fn claim(&self, waiter: WaiterId) -> bool {
+        self.waiters.contains(waiter) && self.waiters[waiter.key].win()
     }
 
     /// A waiting request's client has gone, or its time is up. False if it no longer waits, or if a

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use regex::bytes::Regex;
 
 use crate::http::Predicates;
+use crate::http::under::{is_under, path_alone};
 
 use super::patterns::{Pattern, Walk};
 use super::wanted::Wanted;
@@ -107,6 +108,15 @@ impl RouteSpec {
         }
     }
 
+    /// The prefix of the paths, without a slash at its end and empty for all; `None` if an expression
+    /// has them.
+    pub fn prefix(&self) -> Option<&str> {
+        match &self.paths {
+            Paths::Under(prefix) => Some(prefix),
+            Paths::Matching(_) => None,
+        }
+    }
+
     pub(super) fn paths(&self) -> &Paths {
         &self.paths
     }
@@ -134,7 +144,7 @@ impl Paths {
     /// Whether `path`, with or without a query, is served.
     pub(super) fn have(&self, path: &str) -> bool {
         match self {
-            Paths::Under(prefix) => path_is_under(path_alone(path), prefix),
+            Paths::Under(prefix) => is_under(path_alone(path), prefix),
             Paths::Matching(Expression(regex)) => regex.is_match(path_alone(path).as_bytes()),
         }
     }
@@ -238,20 +248,6 @@ impl fmt::Debug for RouteQuery<'_> {
         let RouteQuery { host, fallback, path, wanted, .. } = self;
         f.debug_tuple("RouteQuery").field(host).field(fallback).field(path).field(wanted).finish()
     }
-}
-
-/// Whether `path`, which has no query, lies under `prefix`, by whole segments: `/app` covers `/app`
-/// and `/app/x`, not `/apple`. The empty prefix covers everything, `*` (of `OPTIONS *`) included.
-pub(super) fn path_is_under(path: &str, prefix: &str) -> bool {
-    match path.strip_prefix(prefix) {
-        Some(rest) => prefix.is_empty() || rest.is_empty() || rest.starts_with('/'),
-        None => false,
-    }
-}
-
-/// The part of a request target before its query, which prefixes are compared with.
-pub(super) fn path_alone(path: &str) -> &str {
-    &path[..path.find(['?', '#']).unwrap_or(path.len())]
 }
 
 #[cfg(test)]

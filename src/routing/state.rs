@@ -488,11 +488,35 @@ impl<B> RouteState<B> {
         }
     }
 
-    /// An instance that has left is not to be waited for.
-    pub(super) fn forget_instance(&mut self, id: InstanceId) {
+    /// Forgets the instances that left long ago.
+    pub(super) fn forget_late(&mut self, now: Micros) {
         if let Some(instances) = &mut self.instances {
-            instances.forget(id);
+            instances.forget_late(now);
+            self.release_memory();
         }
+    }
+
+    /// An instance is not to be waited for, until a bridge of it joins again.
+    pub(super) fn shun_instance(&mut self, id: InstanceId) {
+        if let Some(instances) = &mut self.instances {
+            instances.shun(id);
+        }
+    }
+
+    /// An instance was here in the program that this one replaces, at last at this time.
+    pub(super) fn expect_instance(&mut self, id: InstanceId, last: Micros) {
+        self.instances.get_or_insert_default().expect(id, last);
+    }
+
+    /// The instances that a request may wait for, and until when each was connected: now, or before.
+    pub(super) fn instances_there(&self, now: Micros) -> Vec<(InstanceId, Micros)> {
+        self.instances.iter().flat_map(|instances| instances.all_there(now)).collect()
+    }
+
+    /// Whether a request waits that a bridge of this instance may serve.
+    pub(super) fn is_wanted(&self, of: Option<InstanceId>) -> bool {
+        let own = || of.and_then(|id| self.instances.as_ref()?.first(id));
+        self.waiting > 0 || own().is_some()
     }
 
     /// Whether a bridge of the instance is connected, or was lately.
@@ -564,7 +588,7 @@ impl<B> RouteState<B> {
     /// What backends are to be told about the request that has waited longest, if some are due. See
     /// [`super::Route::tell`].
     pub(super) fn tell(&mut self, now: Micros, pause: Duration) -> ToTell {
-        let (any, is_quiet) = (self.oldest_for(None), self.oldest().is_none());
+        let (any, is_quiet) = (self.oldest_for(None), self.all_waiting() == 0);
         let Some(groups) = &mut self.groups else { return ToTell::default() };
         if let Some(next) = groups.told_at.map(|told| told + pause).filter(|next| now < *next) {
             return ToTell { tellings: Vec::new(), again: Some(next) };

@@ -9,6 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::http::Predicates;
 use crate::time::Micros;
 
 const RUN: Duration = Duration::from_millis(700);
@@ -16,10 +17,25 @@ const OPERATIONS_PER_ROUND: usize = 300;
 const HOSTS: [&str; 3] = ["a.x", "b.x", "c"];
 const PATTERNS: [&[&str]; 4] = [&["a.x"], &["*.x"], &["*"], &["b.x", "c"]];
 
-/// A bridge that knows its route, as the proxy's do.
+/// How many instances the bridges are of; one bridge, and one request, in as many is of none.
+const INSTANCES: usize = 3;
+
+/// Every other request meets the predicates of a route that has some.
+const MEETS: WaitingMeets<'static> = &|request, _| request.is_multiple_of(2);
+
+/// What the request with this number asks for.
+fn query_of(request: u64, wanted: Option<Wanted>) -> RouteQuery<'static> {
+    let (yes, no): (Meets<'static>, Meets<'static>) = (&|_| true, &|_| false);
+    let host = HOSTS[request as usize / 2 % HOSTS.len()];
+    let meets = if request.is_multiple_of(2) { yes } else { no };
+    RouteQuery::new(host, "/").with_meets(Some(meets)).with_wanted(wanted)
+}
+
+/// A bridge that knows its route and instance, as the proxy's do.
 #[derive(Debug)]
 struct Bridge {
     route: Arc<Route<Box<Bridge>>>,
+    of: Membership,
 }
 
 /// A bridge on its way; none if it has died.
@@ -72,15 +88,21 @@ impl Worker {
         self.waiting.iter().nth(at).map(|(request, waiter)| (*request, *waiter))
     }
 
-    fn close(&self, bridge: &Bridge) {
-        bridge.route.leave(self.now());
+    fn any_instance(&mut self) -> Option<InstanceId> {
+        let number = self.below(INSTANCES + 1) as u64;
+        (number > 0).then(|| InstanceId::new(number))
+    }
+
+    fn close(&mut self, bridge: &Bridge) {
+        let now = self.now();
+        self.scheduler.leave(&bridge.route, bridge.of, now);
         self.shared.bridges.fetch_sub(1, SeqCst);
     }
 
     fn park(&mut self, bridge: Box<Bridge>) {
         self.last += 1;
-        let (route, token) = (Arc::clone(&bridge.route), self.last);
-        match self.scheduler.park(&route, Membership::default(), token, bridge) {
+        let (route, of, token) = (Arc::clone(&bridge.route), bridge.of, self.last);
+        match self.scheduler.park(&route, of, token, bridge) {
             Parked::Serve { bridge, request, .. } => {
                 self.waiting.remove(&request).expect("a request was served that did not wait");
                 self.serve(bridge);
@@ -131,12 +153,7 @@ impl Worker {
         match (bridge, waits) {
             (Some(bridge), true) => self.serve(bridge),
             (Some(bridge), false) => self.park(bridge),
-            (None, true) => {
-                let host = HOSTS[request as usize % HOSTS.len()];
-                let query = RouteQuery::new(host, "/");
-                let enqueued = self.scheduler.requeue(request, pos, &query, |_| false, self.now());
-                self.enqueued(request, enqueued);
-            }
+            (None, true) => self.requeue(request, pos),
             (None, false) => {}
         }
         // After the messages that it caused have been counted.
@@ -144,15 +161,39 @@ impl Worker {
         true
     }
 
+    /// A request goes back to its place, and anywhere.
+    fn requeue(&mut self, request: u64, pos: QueuePos) {
+        let (query, now) = (query_of(request, None), self.now());
+        let enqueued = self.scheduler.requeue(request, pos, &query, |_| false, now);
+        self.enqueued(request, enqueued);
+    }
+
+    /// The wait of a request for its instance ends, while a bridge may be given to it.
+    fn stop_staying(&mut self) {
+        let Some((request, waiter)) = self.any_waiting() else { return };
+        if self.scheduler.stays_for(waiter).is_some()
+            && let Some(pos) = self.scheduler.recall(waiter)
+        {
+            self.waiting.remove(&request);
+            self.requeue(request, pos);
+        }
+    }
+
     fn operate(&mut self) {
         let now = self.now();
-        match self.below(17) {
+        match self.below(20) {
             0 if self.busy.len() + self.idle.len() < 6 => {
-                let spec = RouteSpec::new(PATTERNS[self.below(PATTERNS.len())], "");
-                let Joined { route, .. } = self.scheduler.join(&spec, now, &|_, _| false).unwrap();
+                let mut spec = RouteSpec::new(PATTERNS[self.below(PATTERNS.len())], "");
+                if self.below(4) == 0 {
+                    spec = spec.only_if(Predicates::read("If-Method: GET").unwrap());
+                }
+                let Joined { route, .. } = self.scheduler.join(&spec, now, MEETS).unwrap();
+                let instance = self.any_instance();
+                instance.into_iter().for_each(|id| route.join_instance(id));
                 self.shared.bridges.fetch_add(1, SeqCst);
                 self.take_matches();
-                self.park(Box::new(Bridge { route }));
+                let of = Membership { group: None, instance };
+                self.park(Box::new(Bridge { route, of }));
             }
             1 => {
                 if let Some((request, waiter)) = self.any_waiting() {
@@ -161,9 +202,10 @@ impl Worker {
                 }
             }
             2 => {
-                self.scheduler.sync(&|_, _| false);
+                self.scheduler.sync(MEETS);
                 self.take_matches();
             }
+            17..=19 => self.stop_staying(),
             3 if !self.busy.is_empty() && self.below(20) == 0 => {
                 let bridge = self.busy.pop().expect("a bridge");
                 self.close(&bridge);
@@ -177,8 +219,10 @@ impl Worker {
             }
             5..=9 if self.waiting.len() < 20 => {
                 self.last += 1;
-                let host = HOSTS[self.last as usize % HOSTS.len()];
-                let enqueued = self.scheduler.enqueue(self.last, &RouteQuery::new(host, "/"), now);
+                let waits = self.below(4) > 0;
+                let wanted = self.any_instance().map(|instance| Wanted { instance, waits });
+                let query = query_of(self.last, wanted);
+                let enqueued = self.scheduler.enqueue(self.last, &query, now);
                 self.enqueued(self.last, enqueued);
             }
             10 if self.below(50) == 0 => {
@@ -200,8 +244,9 @@ impl Worker {
         }
         self.shared.barrier.wait();
         // No route comes or goes any more, so after this everybody knows every route.
-        self.scheduler.sync(&|_, _| false);
+        self.scheduler.sync(MEETS);
         self.take_matches();
+        assert!(self.scheduler.is_synced());
         self.shared.barrier.wait();
         while self.shared.under_way.load(SeqCst) > 0 {
             if !self.receive() {
@@ -210,7 +255,7 @@ impl Worker {
         }
         self.shared.busy.fetch_add(self.busy.len(), SeqCst);
         self.shared.barrier.wait();
-        self.scheduler.check_invariants();
+        self.scheduler.check_invariants_with(MEETS);
         assert_eq!(self.scheduler.counters().waiting, self.waiting.len());
         let routes = self.scheduler.directory.routes();
         let members: u32 = routes.iter().map(|route| route.members()).sum();

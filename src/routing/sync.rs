@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::http::Predicates;
 use crate::time::Micros;
 
 use super::directory::{Change, TooManyBridges};
+use super::new_lane::NewLane;
 use super::outcome::{Joined, Match};
 use super::route::Route;
 use super::scheduler::Scheduler;
@@ -34,7 +34,7 @@ impl<B> Scheduler<B> {
             return Ok(Joined { route: Arc::clone(route), new: false });
         }
         let (route, new) = self.directory.join(spec, self.bounds.bridges_per_host, now)?;
-        self.sync(meets);
+        self.take_over(meets);
         Ok(Joined { route, new })
     }
 
@@ -57,10 +57,22 @@ impl<B> Scheduler<B> {
     }
 
     /// Takes over changes to the set of routes. Called once a turn: without changes it costs one
-    /// load. `meets` is asked about requests that wait and routes that have predicates. May produce
-    /// matches; see [`Scheduler::next_match`].
+    /// load. `meets` is asked about requests that wait and routes that have predicates, but not about
+    /// all of many in one turn: see [`Scheduler::is_synced`]. May produce matches; see
+    /// [`Scheduler::next_match`].
     pub fn sync(&mut self, meets: WaitingMeets<'_>) {
-        if self.version == self.directory.version() {
+        self.looks = self.looks_per_turn;
+        self.take_over(meets);
+    }
+
+    /// Whether every request that waits here is in the queues of all routes that could serve it, of
+    /// those that have been taken over. If not, [`Scheduler::sync`] goes on in the next turn.
+    pub fn is_synced(&self) -> bool {
+        self.new_lanes.is_empty()
+    }
+
+    fn take_over(&mut self, meets: WaitingMeets<'_>) {
+        if self.version == self.directory.version() && self.is_synced() {
             return;
         }
         let mut changes = std::mem::take(&mut self.changes);
@@ -69,15 +81,18 @@ impl<B> Scheduler<B> {
             match &*change {
                 Change::Added(route) => {
                     self.index.insert(route);
-                    self.find_waiters(route, meets);
+                    self.find_waiters(route);
                 }
                 // Nothing waits for it, or it would not have been retired.
                 Change::Retired(route) => self.index.remove(route),
             }
         }
         self.changes = changes;
-        // Only now are the requests waiting here in the new queues.
-        self.directory.set_known(self.me, self.version);
+        self.ask_waiters(meets);
+        if self.is_synced() {
+            // Only now are the requests waiting here in the new queues.
+            self.directory.set_known(self.me, self.version);
+        }
     }
 
     /// Whether a request for `query` may be served by this route.
@@ -89,27 +104,57 @@ impl<B> Scheduler<B> {
         found.is_break()
     }
 
-    /// Gives a new route the requests waiting here that it can serve, oldest first.
-    fn find_waiters(&mut self, route: &Arc<Route<B>>, meets: WaitingMeets<'_>) {
+    /// Gives a new route the requests waiting here that it can serve, oldest first; if it has
+    /// predicates, they must still be asked.
+    fn find_waiters(&mut self, route: &Arc<Route<B>>) {
         if self.waiters.len() == 0 {
             return;
         }
         let spec = route.spec();
         let mut keys = self.waiters.asking_for(spec.patterns());
         keys.retain(|key| {
-            let waiter = &self.waiters[*key];
-            let meets = |predicates: &Predicates| meets(waiter.request, predicates);
-            let query = waiter.query().with_meets(Some(&meets));
+            let query = self.waiters[*key].query().with_meets(Some(&|_| true));
             spec.serves(&query) && (!spec.is_confined() || self.leads_to(&query, route))
         });
         keys.sort_unstable_by_key(|key| self.waiters[*key].pos);
-        for key in keys {
-            let waiter = &mut self.waiters[key];
-            let (request, pos) = (waiter.request, waiter.pos);
-            waiter.queues.push(Queue { route: Arc::clone(route), entry: None });
-            if let Some((bridge, owner)) = self.enter_queues(key) {
-                self.matches.push_back(Match { request, bridge, owner, pos });
+        if spec.predicates().is_some() {
+            let waiters = keys.into_iter().map(|key| self.waiters.id(key)).collect();
+            self.new_lanes.push_back(NewLane { route: Arc::clone(route), waiters });
+        } else {
+            keys.into_iter().for_each(|key| self.enter_queue_of(route, key));
+        }
+    }
+
+    /// Gives new routes with predicates the requests that meet these, as far as this turn's looks go.
+    fn ask_waiters(&mut self, meets: WaitingMeets<'_>) {
+        while let Some(lane) = self.new_lanes.front_mut() {
+            let Some(&id) = lane.waiters.front() else {
+                self.new_lanes.pop_front();
+                continue;
+            };
+            if self.looks == 0 {
+                return;
             }
+            lane.waiters.pop_front();
+            // One that has come since then knows the route.
+            if self.waiters.contains(id) {
+                self.looks -= 1;
+                let route = Arc::clone(&lane.route);
+                let request = self.waiters[id.key].request;
+                if route.spec().predicates().is_some_and(|demanded| meets(request, demanded)) {
+                    self.enter_queue_of(&route, id.key);
+                }
+            }
+        }
+    }
+
+    /// A request waits for one more route.
+    fn enter_queue_of(&mut self, route: &Arc<Route<B>>, key: u32) {
+        let waiter = &mut self.waiters[key];
+        let (request, pos) = (waiter.request, waiter.pos);
+        waiter.queues.push(Queue { route: Arc::clone(route), entry: None });
+        if let Some((bridge, owner)) = self.enter_queues(key) {
+            self.matches.push_back(Match { request, bridge, owner, pos });
         }
     }
 }

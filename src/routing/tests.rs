@@ -458,7 +458,7 @@ fn site_is_found_with_the_routes() {
 }
 
 #[test]
-fn sets_of_predicates_are_bounded_for_each_host() {
+fn lanes_are_bounded_for_each_host() {
     let scheduler = &mut schedulers(1, BOUNDS)[0];
     let lane = |number: u32| {
         let predicates = Predicates::read(&format!("If-Header: x-tenant={number}")).unwrap();
@@ -468,9 +468,53 @@ fn sets_of_predicates_are_bounded_for_each_host() {
         scheduler.join(&lane(number), at(0), NONE).unwrap();
     }
     let full = scheduler.join(&lane(256), at(0), NONE).unwrap_err();
-    assert_eq!(full.to_string(), "too many sets of predicates for a");
+    assert_eq!(full.to_string(), "too many predicates for a");
     assert!(scheduler.join(&lane(7), at(0), NONE).is_ok(), "it is there already");
     join(scheduler, "a");
+}
+
+#[test]
+fn predicates_are_bounded_for_each_host() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    let lane = |number: u32, count: usize| {
+        let headers: Vec<String> =
+            (0..count).map(|at| format!("If-Header: x-{at}={number}")).collect();
+        let predicates = Predicates::read(&headers.join("; ")).unwrap();
+        RouteSpec::new(["a"], "").only_if(predicates)
+    };
+    for number in 0..31 {
+        scheduler.join(&lane(number, 16), at(0), NONE).unwrap();
+    }
+    scheduler.join(&lane(31, 10), at(0), NONE).unwrap();
+    let full = scheduler.join(&lane(32, 7), at(0), NONE).unwrap_err();
+    assert_eq!(full.to_string(), "too many predicates for a");
+    assert!(scheduler.join(&lane(32, 6), at(0), NONE).is_ok());
+}
+
+/// Each look parses a head.
+#[test]
+fn a_new_lane_looks_at_so_many_requests_in_a_turn() {
+    let [zero, one] = &mut schedulers(2, BOUNDS)[..] else { panic!() };
+    zero.looks_per_turn = 4;
+    for request in 0..10 {
+        waits(zero.enqueue(request, &query("a"), at(request)));
+    }
+    let spec = RouteSpec::new(["a"], "").only_if(Predicates::read("If-Method: GET").unwrap());
+    let route = one.join(&spec, at(20), NONE).unwrap().route;
+    let version = one.routes_version();
+    let asked = std::cell::RefCell::new(Vec::new());
+    let meets: WaitingMeets<'_> = &|request, _| {
+        asked.borrow_mut().push(request);
+        request.is_multiple_of(2)
+    };
+    for (looked, waiting) in [(4, 2), (8, 4), (10, 5)] {
+        assert!(!zero.all_know(version));
+        zero.sync(meets);
+        assert_eq!((asked.borrow().len(), route.waiting()), (looked, waiting));
+        zero.check_invariants_with(&|request, _| request.is_multiple_of(2));
+    }
+    assert!(zero.is_synced() && zero.all_know(version));
+    assert!(asked.borrow().is_sorted(), "the oldest first");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use crate::http::under::path_alone;
 use crate::time::Micros;
 
 use super::claim::Claim;
@@ -10,7 +11,7 @@ use super::names::NameHashes;
 use super::order::{QueuePos, WaiterId};
 use super::patterns::Pattern;
 use super::route::Route;
-use super::spec::{RouteQuery, path_alone};
+use super::spec::RouteQuery;
 use super::wanted::InstanceId;
 
 /// How many free entries keep their buffers for the next request. Enough for the bursts of a busy

@@ -1,11 +1,12 @@
 //! Whether the keys of a registration cover its hosts.
 
-use super::cover::{covers, is_under};
+use super::cover::covers;
 use super::error::InvalidKey;
 use super::key::HostKey;
 use super::keyring::{Keyring, Showing};
 use super::narrowed::Limit;
 use crate::bridge::request::{Refusal, Registration};
+use crate::http::under::is_under;
 
 /// What a valid key grants.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ struct Candidate<'a> {
 fn fits(key: &HostKey, registration: &Registration) -> Result<(), InvalidKey> {
     let HostKey::Narrowed(narrowed) = key else { return Ok(()) };
     let scope = narrowed.scope();
-    if !is_under(&scope.prefix, &registration.prefix) {
+    if !is_under(&registration.prefix, &scope.prefix) {
         Err(InvalidKey::Path)
     } else if !scope.takes(registration.methods()) {
         Err(InvalidKey::Method)

@@ -6,11 +6,12 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
-use super::cover::{covers, is_under};
+use super::cover::covers;
 use super::error::KeyError;
 use crate::bridge::ascii::number;
 use crate::bridge::pattern;
 use crate::http::request::MAX_METHOD;
+use crate::http::under::is_under;
 
 /// In front of each caveat. No host pattern has one, so it ends what was narrowed. A shell leaves it
 /// alone.
@@ -118,7 +119,7 @@ impl Scope {
     pub(crate) fn has(&self, caveat: &Caveat) -> bool {
         match caveat {
             Caveat::Host(name) => covers(&self.name, name),
-            Caveat::Prefix(path) => is_under(&self.prefix, path),
+            Caveat::Prefix(path) => is_under(path, &self.prefix),
             Caveat::Methods(methods) => self.takes(methods),
             Caveat::Bridges(count) => self.bridges.is_none_or(|most| *count <= most),
             Caveat::Expiry(second) => self.expires.is_none_or(|at| *second <= at),
@@ -131,6 +132,11 @@ impl Scope {
         !methods.is_empty() && methods.iter().all(|method| allowed.contains(method))
     }
 
+    /// Whether this path, without a final slash, is among those that it allows.
+    pub(crate) fn has_path(&self, path: &str) -> bool {
+        is_under(&self.prefix, path)
+    }
+
     /// What both this and the caveat allow.
     ///
     /// # Errors
@@ -139,8 +145,8 @@ impl Scope {
         match caveat {
             Caveat::Host(name) if covers(&self.name, name) => self.name.clone_from(name),
             Caveat::Host(name) if covers(name, &self.name) => {}
-            Caveat::Prefix(path) if is_under(&self.prefix, path) => self.prefix.clone_from(path),
-            Caveat::Prefix(path) if is_under(path, &self.prefix) => {}
+            Caveat::Prefix(path) if is_under(path, &self.prefix) => self.prefix.clone_from(path),
+            Caveat::Prefix(path) if is_under(&self.prefix, path) => {}
             Caveat::Host(_) | Caveat::Prefix(_) => return Err(KeyError::Nothing),
             Caveat::Methods(methods) => {
                 let allowed = self.methods.get_or_insert_with(|| methods.clone());

@@ -21,7 +21,7 @@ mod metrics;
 mod page;
 mod process;
 mod sites;
-mod view;
+pub(super) mod view;
 mod wanted;
 
 use std::sync::Arc;

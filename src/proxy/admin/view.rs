@@ -12,6 +12,7 @@ use crate::time::Micros;
 
 use super::super::backends::{Backend, Seen};
 use super::super::operator::{Drain, Selector};
+use super::super::role::Route;
 use super::super::state::{Config, Shared};
 use super::super::stats::{Counter, Stats, sum};
 
@@ -46,7 +47,7 @@ pub(super) struct Totals {
 /// One route: a set of host patterns with a prefix. Numbers may be shown of a moment later than
 /// others: they are read one after the other.
 #[derive(Clone, PartialEq)]
-pub(super) struct HostRow {
+pub(in crate::proxy) struct HostRow {
     pub id: u64,
     pub hosts: Vec<String>,
     pub prefix: String,
@@ -142,27 +143,13 @@ impl View {
         let (now, drained) = (shared.now(), shared.drained.all());
         let (mut hosts, mut of_backends) = (Vec::new(), HashMap::<u64, u32>::new());
         for route in shared.directory.routes() {
-            let Load { members, parked, withdrawn, waiting, oldest, .. } = route.load();
-            if withdrawn > 0 {
+            let row = HostRow::of(&route, config, &drained, now);
+            if row.withdrawn > 0 {
                 for (backend, count) in route.withdrawn_by_backend() {
                     *of_backends.entry(backend).or_default() += count;
                 }
             }
-            // A server that is up is a member of its site's route, and no bridge.
-            let members = members.saturating_sub(config.pools.up_on(&route));
-            hosts.push(HostRow {
-                id: route.id(),
-                hosts: route.spec().patterns().iter().map(ToString::to_string).collect(),
-                prefix: route.spec().shown_paths(),
-                predicates: predicates(route.spec()),
-                parked,
-                withdrawn,
-                busy: members.saturating_sub(parked + withdrawn),
-                waiting,
-                oldest: oldest.map_or(0, |oldest| millis(now, oldest)),
-                drained_by: numbers(&drained, |selector| selector.has_route(&route)),
-                counted: route.traffic().counted(),
-            });
+            hosts.push(row);
         }
         let order =
             |host: &HostRow| (host.hosts.clone(), host.prefix.clone(), host.predicates.clone());
@@ -249,6 +236,26 @@ fn bridges_at(settings: &Settings) -> Option<String> {
 }
 
 impl HostRow {
+    /// The row of a route; these are the drains that may concern it.
+    pub fn of(route: &Route, config: &Config, drained: &[Drain], now: Micros) -> HostRow {
+        let Load { members, parked, withdrawn, waiting, oldest, .. } = route.load();
+        // A server that is up is a member of its site's route, and no bridge.
+        let members = members.saturating_sub(config.pools.up_on(route));
+        HostRow {
+            id: route.id(),
+            hosts: route.spec().patterns().iter().map(ToString::to_string).collect(),
+            prefix: route.spec().shown_paths(),
+            predicates: predicates(route.spec()),
+            parked,
+            withdrawn,
+            busy: members.saturating_sub(parked + withdrawn),
+            waiting,
+            oldest: oldest.map_or(0, |oldest| millis(now, oldest)),
+            drained_by: numbers(drained, |selector| selector.has_route(route)),
+            counted: route.traffic().counted(),
+        }
+    }
+
     pub fn to_json(&self) -> Value {
         json!({
             "id": self.id,

@@ -15,7 +15,8 @@ use crate::bridge::{BackendToken, HostKey, pattern};
 use crate::config::{Address, PathPattern, Serves};
 use crate::http::Predicates;
 use crate::process::channel::Message;
-use crate::routing::RouteSpec;
+use crate::routing::{InstanceId, RouteSpec};
+use crate::time::Micros;
 use crate::tls::Tickets;
 
 use super::super::certificates::Shown;
@@ -35,14 +36,30 @@ const BUSY_BACKENDS: usize = 1_000;
 /// All bridges that were idle have gone over; from now on the new program may accept.
 pub(in crate::proxy) const BRIDGES_GONE: &str = r#"{"kind":"bridges-gone"}"#;
 
-/// A route, and which of its bridges have something in progress.
-pub(in crate::proxy) fn route(spec: &RouteSpec, busy: &Busy) -> String {
+/// Most instances of a route that a message names; others follow in a message more.
+pub(in crate::proxy) const INSTANCES: usize = 1_000;
+
+/// A route, which of its bridges have something in progress, and the instances that requests may wait
+/// for, with the time until which each had a bridge.
+pub(in crate::proxy) fn route(
+    spec: &RouteSpec,
+    busy: &Busy,
+    instances: &[(InstanceId, Micros)],
+) -> String {
     let mut line = spec_to_json(spec);
     line["kind"] = "route".into();
     line["busy"] = busy.bridges.into();
     let of = busy.of.iter().take(BUSY_BACKENDS);
     line["of"] = of.map(|(token, count)| json!([token.digits(), count])).collect();
+    let instances = instances.iter().map(|(id, last)| json!([id.number(), last.0]));
+    line["instances"] = instances.collect();
     line.to_string()
+}
+
+/// Reads what [`route`] has written of the instances; a program before this one says nothing of them.
+pub(in crate::proxy) fn read_instances(line: &Value) -> Vec<(InstanceId, Micros)> {
+    let one = |of: &Value| Some((InstanceId::new(of[0].as_u64()?), Micros(of[1].as_u64()?)));
+    line["instances"].as_array().into_iter().flatten().filter_map(one).collect()
 }
 
 /// Reads what [`route`] has written of the bridges.
@@ -639,11 +656,15 @@ mod tests {
         ] {
             let token = |last| BackendToken::parse(format!("{last:032x}").as_bytes()).unwrap();
             let busy = Busy { bridges: 3, of: vec![(token(1), 2), (token(2), 1)] };
-            let line: Value = serde_json::from_str(&route(&spec, &busy)).unwrap();
+            let instances =
+                [(InstanceId::new(u64::MAX), Micros(7)), (InstanceId::new(1), Micros(u64::MAX))];
+            let line: Value = serde_json::from_str(&route(&spec, &busy, &instances)).unwrap();
             assert_eq!((read_route(&line), read_busy(&line)), (Some(spec), busy));
+            assert_eq!(read_instances(&line), instances);
         }
         // The program before this one says nothing of backends.
         assert_eq!(read_busy(&json!({ "busy": 3 })), Busy { bridges: 3, of: Vec::new() });
+        assert_eq!(read_instances(&json!({ "busy": 3 })), []);
     }
 
     #[test]
@@ -651,7 +672,8 @@ mod tests {
         let (one, other) = Channel::pair().unwrap();
         let of =
             (0..=255).cycle().take(2_000).map(|n| (BackendToken::new([n; 16]), u32::MAX)).collect();
-        let line = route(&RouteSpec::new(["a.test"], ""), &Busy { bridges: 1_000, of });
+        let instances = [(InstanceId::new(u64::MAX), Micros(u64::MAX)); INSTANCES];
+        let line = route(&RouteSpec::new(["a.test"], ""), &Busy { bridges: 1_000, of }, &instances);
         one.send(&line, b"", &[]).unwrap();
         assert_eq!(other.receive().unwrap().unwrap().line()["of"].as_array().unwrap().len(), 1_000);
     }

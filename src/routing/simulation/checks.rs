@@ -59,10 +59,9 @@ fn may_serve(bridge: &Bridge, request: &Request) -> bool {
 impl World {
     /// The requests that wait in all queues where they belong, for this bridge.
     fn open_requests(&self, bridge: &Bridge) -> impl Iterator<Item = (&u64, &Request)> {
-        let version = self.directory.version();
         self.requests.iter().filter(move |(_, request)| {
             matches!(request.state, RequestState::Waiting { claimed: false, .. })
-                && self.schedulers[request.worker].version == version
+                && self.schedulers[request.worker].knows_all()
                 && serves(bridge, request)
                 && may_serve(bridge, request)
         })
@@ -75,8 +74,11 @@ impl World {
         let (mut is_there, mut was_there) = (false, false);
         let _ = self.schedulers[w].index.visit::<()>(&query, |route| {
             let here = self.bridges.values().filter(|bridge| bridge.route.id() == route.id());
-            is_there |= here.into_iter().any(|bridge| bridge.instance == Some(instance));
-            was_there |= self.left.contains(&(route.id(), instance.number()));
+            let of = (route.id(), instance.number());
+            if !self.shunned.contains(&of) {
+                is_there |= here.into_iter().any(|bridge| bridge.instance == Some(instance));
+                was_there |= self.left.contains(&of);
+            }
             ControlFlow::Continue(())
         });
         assert!(!stays || waits && (is_there || was_there), "it waits for an unknown instance");

@@ -51,14 +51,9 @@ const MEETS: [Meets<'static>; 4] =
 fn meets(kind: usize, predicates: &Predicates) -> bool {
     let (method, has_field) = KINDS[kind];
     let fields = [Header { name: "X", value: b"1" }];
-    predicates.are_met_by(&RequestFacts {
-        method,
-        path: "/",
-        fields: &fields[..usize::from(has_field)],
-        framing: Framing::None,
-        peer: Ipv4Addr::LOCALHOST.into(),
-        proxies: &[],
-    })
+    let fields = &fields[..usize::from(has_field)];
+    let peer = Ipv4Addr::LOCALHOST.into();
+    predicates.are_met_by(&RequestFacts::new(method, "/", fields, Framing::None, peer, &[]))
 }
 
 /// How many instances the bridges are of, in a world that has some.
@@ -195,6 +190,8 @@ pub(super) struct World {
     pub(super) places: BTreeMap<(u64, u64), (u32, u64)>,
     /// The routes and instances of bridges that have left.
     pub(super) left: BTreeSet<(u64, u64)>,
+    /// Those that no request is to wait for, until a bridge joins.
+    pub(super) shunned: BTreeSet<(u64, u64)>,
     last: u64,
 }
 
@@ -213,6 +210,7 @@ impl World {
             requests: BTreeMap::new(),
             places: BTreeMap::new(),
             left: BTreeSet::new(),
+            shunned: BTreeSet::new(),
             last: 0,
         };
         world.manner = Manner {
@@ -239,7 +237,12 @@ impl World {
             bridges_per_host: world.pick(&[0, 0, 0, 5]),
         };
         world.directory = Arc::new(Directory::new(workers));
-        let scheduler = |me| Scheduler::new(me, Arc::clone(&world.directory), bounds);
+        let looks = world.pick(&[1, 3, 64]);
+        let scheduler = |me| {
+            let mut scheduler = Scheduler::new(me, Arc::clone(&world.directory), bounds);
+            scheduler.looks_per_turn = looks;
+            scheduler
+        };
         world.schedulers = (0..workers).map(scheduler).collect();
         world.stalled = vec![0; workers];
         world.entering = vec![None; workers];
@@ -312,14 +315,16 @@ impl World {
     }
 
     fn take_matches(&mut self, w: usize) {
-        while let Some(found) = self.schedulers[w].next_match() {
-            let Match { request, bridge, owner, pos } = found;
-            assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
-            self.serve(w, bridge, request, pos);
-        }
-        while let Some(Sent { bridge, owner, transfer }) = self.schedulers[w].next_sent() {
-            assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
-            self.send(w, bridge, transfer);
+        // A bridge that dies on the way leaves its place to another of its backend.
+        while self.schedulers[w].has_found() {
+            if let Some(Match { request, bridge, owner, pos }) = self.schedulers[w].next_match() {
+                assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
+                self.serve(w, bridge, request, pos);
+            }
+            if let Some(Sent { bridge, owner, transfer }) = self.schedulers[w].next_sent() {
+                assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
+                self.send(w, bridge, transfer);
+            }
         }
     }
 
@@ -328,7 +333,10 @@ impl World {
         self.schedulers[w].leave(&gone.route, gone.membership(), now);
         if let Some(instance) = gone.instance {
             match self.one_in(8) {
-                true => gone.route.forget_instance(instance),
+                true => {
+                    gone.route.shun_instance(instance);
+                    self.shunned.insert((gone.route.id(), instance.number()));
+                }
                 false => self.note_left(gone.route.id(), instance),
             }
         }
@@ -395,7 +403,10 @@ impl World {
         let grouped = self.manner.groups > 0 && !self.one_in(self.manner.groups);
         let group = grouped.then(|| Group { id: route.join_group(backend), backend });
         let instance = self.any_instance();
-        instance.into_iter().for_each(|id| route.join_instance(id));
+        if let Some(id) = instance {
+            route.join_instance(id);
+            self.shunned.remove(&(route.id(), id.number()));
+        }
         let shown = route.spec().predicates().map(ToString::to_string).unwrap_or_default();
         let demands = PREDICATES.into_iter().find(|known| *known == shown).unwrap_or_default();
         let state = BridgeState::Moving;
@@ -528,8 +539,20 @@ impl World {
         if self.match_at_once(w, self.last, now) {
             return;
         }
+        let mut query = query;
+        let mut refusal = self.schedulers[w].refusal();
+        if refusal.is_some() && self.schedulers[w].stays_for.is_some() {
+            // It goes anywhere.
+            let asking = self.requests.get_mut(&self.last).unwrap();
+            (asking.wanted, asking.stays_for) = (None, None);
+            query = query.with_wanted(None);
+            if self.match_at_once(w, self.last, now) {
+                return;
+            }
+            refusal = self.schedulers[w].refusal();
+        }
         let scheduler = &mut self.schedulers[w];
-        if let Some(refusal) = scheduler.refusal() {
+        if let Some(refusal) = refusal {
             assert_eq!(scheduler.enqueue(self.last, &query, now), refusal);
             return self.is_refused(w, self.last, &refusal);
         }
@@ -553,7 +576,7 @@ impl World {
             Enqueued::Queued(id) => {
                 let state = RequestState::Waiting { id, claimed: false };
                 self.requests.get_mut(&request).unwrap().state = state;
-                self.note_stay(w, request, self.schedulers[w].stays(id));
+                self.note_stay(w, request, self.schedulers[w].stays_for(id).is_some());
             }
             refusal => {
                 assert_eq!(refusal, Enqueued::Unknown, "a request that was let in was put out");
@@ -748,6 +771,8 @@ impl World {
         for w in 0..self.schedulers.len() {
             for _ in 0..100 {
                 self.bridge_closes(w);
+                // Another bridge of its backend may have a place now.
+                self.take_matches(w);
                 self.client_leaves(w);
             }
         }

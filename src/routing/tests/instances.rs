@@ -66,7 +66,7 @@ fn an_instance_on_another_worker_is_sent_to_the_request_that_waits_for_it() {
     route.join_instance(InstanceId::new(1));
     one.sync(NONE);
     let waiter = waits(one.enqueue(1, &wanting(1), at(5)));
-    assert!(one.stays(waiter));
+    assert_eq!(one.stays_for(waiter), Some(InstanceId::new(1)));
     assert!(is_idle(&park(zero, &route, 8)), "it is of no instance");
     let transfer = sent(zero.park(&route, of(InstanceId::new(1)), 9, 9));
     assert_eq!((transfer.to, transfer.request, transfer.waiter), (1, 1, waiter));
@@ -85,7 +85,7 @@ fn a_request_goes_on_from_its_old_place_when_it_has_waited_for_its_instance() {
     let wanted = Wanted { instance: InstanceId::new(1), waits: false };
     let query = query("a").with_wanted(Some(wanted));
     let waiter = waits(scheduler.requeue(1, pos, &query, |_| false, at(9)));
-    assert!(!scheduler.stays(waiter));
+    assert_eq!(scheduler.stays_for(waiter), None);
     assert_eq!(served(park(scheduler, &route, 9)), 1);
     scheduler.check_invariants();
 }
@@ -102,10 +102,10 @@ fn an_instance_that_is_unknown_or_forgotten_is_not_waited_for() {
         route.join_instance(id);
         scheduler.leave(&route, of(id), at(10));
         if is_forgotten {
-            route.forget_instance(id);
+            route.shun_instance(id);
         }
         let waiter = waits(scheduler.enqueue(2, &wanting(1), at(20)));
-        assert_eq!(scheduler.stays(waiter), is_waited_for);
+        assert_eq!(scheduler.stays_for(waiter).is_some(), is_waited_for);
         assert!(scheduler.cancel(waiter));
     }
     assert_eq!(route.waiting(), 0);
@@ -123,4 +123,30 @@ fn requests_for_an_instance_count_towards_the_bound_of_their_route() {
     for query in [wanting(1), query("a")] {
         assert_eq!(scheduler.enqueue(3, &query, at(5)), Enqueued::RouteFull);
     }
+}
+
+#[test]
+fn a_request_that_may_not_wait_for_its_instance_goes_anywhere() {
+    let bounds = Bounds { per_route: 1, ..BOUNDS };
+    let scheduler = &mut schedulers(1, bounds)[0];
+    let route = join(scheduler, "a");
+    route.join_instance(InstanceId::new(1));
+    waits(scheduler.enqueue(1, &wanting(1), at(5)));
+    assert!(is_idle(&park_of(scheduler, "a", 2, 20)));
+    assert_eq!(matched(scheduler.enqueue(2, &wanting(1), at(6))), (20, 0));
+    assert_eq!(scheduler.enqueue(3, &wanting(1), at(7)), Enqueued::RouteFull);
+    scheduler.check_invariants();
+}
+
+#[test]
+fn a_bridge_of_another_instance_is_not_wanted() {
+    let scheduler = &mut schedulers(1, BOUNDS)[0];
+    let route = join(scheduler, "a");
+    let [one, two] = [1, 2].map(InstanceId::new);
+    route.join_instance(one);
+    waits(scheduler.enqueue(1, &wanting(1), at(5)));
+    let is_wanted = [Some(one), Some(two), None].map(|of| route.is_wanted(of));
+    assert_eq!(is_wanted, [true, false, false]);
+    waits(scheduler.enqueue(2, &query("a"), at(6)));
+    assert!(route.is_wanted(Some(two)) && route.is_wanted(None));
 }

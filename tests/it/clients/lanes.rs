@@ -99,7 +99,7 @@ fn long_polling_of_socket_io_works_over_two_processes() {
     let servers = ["one", "two"].map(|name| Process::spawn("a server", &mut node(SERVER, name)));
     await_bridges(&proxy, 16);
     let said = run_well(&mut node(CLIENT, ""));
-    assert!(said.trim() == "one two" || said.trim() == "one" || said.trim() == "two", "{said}");
+    assert_eq!(said.trim(), "one two");
     drop(servers);
 }
 
@@ -112,7 +112,8 @@ new (require('socket.io').Server)(server).on('connection', (socket) => socket.on
 require(process.env.CLIENTS + '/node/cloudbridge.js').serve(server,
     { proxies: [process.env.PROXY], hosts: ['127.0.0.1'], connections: 8, instance: process.env.NAME });";
 
-/// Twelve clients. Each asks twenty times who answers, and is never disconnected.
+/// Twelve clients. Each asks twenty times who answers, and is never disconnected. Others follow until both
+/// have answered: which one a new client comes to is left to chance.
 const CLIENT: &str = "const { io } = require('socket.io-client');
 const fail = (why) => { console.error(why); process.exit(1); };
 const client = () => new Promise((done) => {
@@ -126,8 +127,13 @@ const client = () => new Promise((done) => {
     done(names);
   });
 });
-Promise.all(Array.from({ length: 12 }, client)).then((all) => {
-  if (all.some((names) => names.size !== 1)) fail('a client has met two processes');
-  console.log([...new Set(all.flatMap((names) => [...names]))].sort().join(' '));
+(async () => {
+  const met = new Set();
+  for (let round = 0; round < 10 && met.size < 2; round++) {
+    const all = await Promise.all(Array.from({ length: 12 }, client));
+    if (all.some((names) => names.size !== 1)) fail('a client has met two processes');
+    all.forEach((names) => names.forEach((name) => met.add(name)));
+  }
+  console.log([...met].sort().join(' '));
   process.exit(0);
-}, fail);";
+})().catch(fail);";

@@ -58,6 +58,29 @@ fn a_server_is_told_who_waits_and_the_bridge_that_comes_serves() {
     );
 }
 
+/// Of the bridges that are connected, those count that could serve what waits.
+#[test]
+fn a_lane_that_a_request_does_not_meet_is_no_backend_of_it() {
+    let (app, asked) = server();
+    let proxy = Proxy::with(&format!("site a.test manager=http://{}/x", app.to()));
+    let lane = "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nIf-Method: GET\r\n\r\n";
+    let mut bridge = Bridge::register(&proxy, lane);
+    let _busy = Client::get(&proxy, "a.test", "/");
+    bridge.accept_request();
+    let _get = Client::get(&proxy, "a.test", "/");
+    eventually("a call", || asked.lock().unwrap().len() == 1);
+    let _post =
+        Client::request(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
+    proxy.await_count("c", 2);
+    eventually("a call for the other", || {
+        asked.lock().unwrap().iter().any(|call| call.contains("waiting=2"))
+    });
+    let asked = asked.lock().unwrap();
+    let last = asked.last().unwrap();
+    assert!(asked[0].ends_with("waiting=1&connected=1&reason=busy"), "{asked:?}");
+    assert!(last.ends_with("waiting=2&connected=0&reason=no-backend"), "{asked:?}");
+}
+
 #[test]
 fn a_request_that_finds_a_bridge_is_no_reason_to_call() {
     let (app, asked) = server();

@@ -50,6 +50,7 @@ fn a_request_goes_to_the_lane_whose_predicates_it_meets() {
             "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc",
             "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
         ),
+        ("If-Path-Prefix: /", "OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n", ""),
         (
             "If-Client: 127.0.0.0/8",
             "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n",
@@ -159,6 +160,8 @@ fn the_client_is_whom_a_trusted_proxy_names() {
         ("198.51.100.1", "X-Forwarded-For: 192.0.2.7\r\n", false),
         ("10.1.2.3", "X-Forwarded-For: 192.0.2.7\r\n", true),
         ("10.1.2.3", "X-Forwarded-For: 192.0.2.7, 198.51.100.1\r\n", false),
+        ("10.1.2.3", "X-Forwarded-For: 192.0.2.7:4711\r\n", true),
+        ("10.1.2.3", "X-Forwarded-For: 192.0.2.7, unknown\r\n", false),
         (
             "10.1.2.3",
             "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-For: 192.0.2.7, 10.0.0.1\r\n",
@@ -214,6 +217,25 @@ fn an_upgrade_keeps_the_lanes() {
     goes_to(&proxy, &mut lane, lane_of);
 }
 
+/// What it says of its predicates is longer than one field may be.
+#[test]
+fn an_upgrade_keeps_a_lane_of_many_methods_and_networks() {
+    let proxy = Upgraded::start("");
+    let methods: Vec<String> = (0..7).map(|number| format!("M{number:030}")).collect();
+    let networks: Vec<String> =
+        (0..7).map(|number| format!("2001:db8:ffff:ffff:ffff:ffff:ffff:fff{number}")).collect();
+    let fields = format!(
+        "If-Method: GET,{}\r\nIf-Method: {}\r\nIf-Client: 127.0.0.1,{}\r\nIf-Client: {}\r\n",
+        methods[..4].join(","),
+        methods[4..].join(","),
+        networks[..4].join(","),
+        networks[4..].join(",")
+    );
+    let mut lane = park(&proxy, &fields);
+    await_end(proxy.upgrade());
+    goes_to(&proxy, &mut lane, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+}
+
 #[test]
 fn a_lane_is_left_by_saying_its_predicates_again() {
     let proxy = Proxy::start();
@@ -241,6 +263,7 @@ fn what_is_unknown_or_malformed_is_refused() {
         ("If-Max-Body: 64k", 400, "bad If-Max-Body: it is a number of bytes\n"),
         ("If-Method: GET HEAD", 400, "bad If-Method: no method\n"),
         ("If-Cookie: a;b", 400, "bad If-Cookie: it is NAME or NAME=VALUE\n"),
+        ("If-Header: X-A= red", 400, "bad If-Header: a value has no blanks around it\n"),
     ] {
         let bridge = format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n{field}\r\n\r\n");
         let refusal = Bridge::refused(&proxy, bridge);

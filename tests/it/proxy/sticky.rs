@@ -9,30 +9,30 @@ use crate::common::{
 const SITE: &str = "site a.test sticky=cookie:own";
 
 /// A wait that no test outlives.
-const LONG: &str = "site a.test sticky=cookie:own sticky-wait=1h";
+pub(super) const LONG: &str = "site a.test sticky=cookie:own sticky-wait=1h";
 
 const SECRET: &str = "of at least sixteen bytes\n";
 
 #[track_caller]
-fn park(proxy: &Proxy, instance: &str) -> Bridge {
+pub(super) fn park(proxy: &Proxy, instance: &str) -> Bridge {
     let fields = format!("Host: a.test\r\nCloudbridge-Instance: {instance}\r\n");
     Bridge::register(proxy, format!("BRIDGE / HTTP/1.1\r\n{fields}\r\n"))
 }
 
 /// A request with this field line, whose answer is still to be read.
 #[track_caller]
-fn request(proxy: &Proxy, fields: &str) -> Client {
+pub(super) fn request(proxy: &Proxy, fields: &str) -> Client {
     Client::request(proxy, format!("GET / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n"))
 }
 
-fn with(cookie: &str) -> String {
+pub(super) fn with(cookie: &str) -> String {
     format!("Cookie: {cookie}\r\n")
 }
 
 /// The cookie that a response sets, as a client sends it back; everything else about it is as it
 /// should be.
 #[track_caller]
-fn set_by(response: &Message) -> String {
+pub(super) fn set_by(response: &Message) -> String {
     let line = response.field("set-cookie").unwrap_or_else(|| panic!("no cookie: {response:?}"));
     let (pair, rest) = line.split_once(';').unwrap();
     let secure = if over_tls() { "; Secure" } else { "" };
@@ -43,7 +43,7 @@ fn set_by(response: &Message) -> String {
 
 /// Fails if the other bridge has been sent anything: with this one gone, the next request is its first.
 #[track_caller]
-fn assert_alone(proxy: &Proxy, bridge: Bridge, mut other: Bridge) {
+pub(super) fn assert_alone(proxy: &Proxy, bridge: Bridge, mut other: Bridge) {
     drop(bridge);
     proxy.await_count("b", 1);
     other.assert_untouched(proxy, "a.test");
@@ -51,7 +51,7 @@ fn assert_alone(proxy: &Proxy, bridge: Bridge, mut other: Bridge) {
 
 /// A new client of this bridge, which is the only one parked: its cookie.
 #[track_caller]
-fn newcomer(proxy: &Proxy, bridge: &mut Bridge) -> String {
+pub(super) fn newcomer(proxy: &Proxy, bridge: &mut Bridge) -> String {
     let mut client = request(proxy, "");
     bridge.serve("new");
     set_by(&client.read_response())
