@@ -218,7 +218,7 @@ struct Table {
     answers: Answers,
     /// Who waits for what.
     waiting: HashMap<(QuestionId, u64), Waiting>,
-    /// How many questions of whom wait.
+    /// How many questions wait, by those who have made them necessary.
     waiting_of: HashMap<Share, usize>,
     queue: VecDeque<Task>,
     holds: HashMap<QuestionId, Weak<Hold>>,
@@ -376,7 +376,7 @@ impl Answers {
 pub(super) enum Known {
     Allowed(Arc<Hold>),
     Refused(Arc<Answer>),
-    /// The program has to be asked.
+    /// The program must be asked.
     Nothing,
     /// It was asked, and its answer does not come or is no longer in force.
     NoAnswer,

@@ -285,7 +285,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// The bridge serves this route, of which so many are limited. Nothing if it has no accounts.
+    /// The bridge serves this route; `limited` counts its bridges that have limits. Nothing if it has no accounts.
     pub(super) fn on(mut self, route: u64, limited: &Arc<AtomicUsize>) -> Option<Box<Limited>> {
         let accounts = self.table.joined(route, self.accounts.take()?);
         limited.fetch_add(1, Relaxed);
