@@ -16,10 +16,9 @@ use crate::http::Reply;
 use crate::net::conn::Received;
 use crate::net::token::Token;
 use crate::routing::RouteSpec;
-use crate::time::Millis;
 
 use super::authorise_call::{Answer, Decision};
-use super::authoriser::{Hold, Question, Told};
+use super::authoriser::{By, Hold, Known, Question, Told};
 use super::client::RETRY_AFTER;
 use super::closing::End;
 use super::key_limits::Answered;
@@ -27,6 +26,7 @@ use super::leases::{Certificate, KeyLease};
 use super::proofs::Held;
 use super::reason::Reason;
 use super::role::{Authorising, Bridge, Origin, Role};
+use super::shares;
 use super::state::{Mail, Shared};
 use super::worker::Worker;
 
@@ -37,7 +37,8 @@ pub(super) const NO_ANSWER: &str = "whether this bridge is allowed cannot be fou
 pub(super) enum Consent {
     /// Nobody is to be asked.
     NotNeeded,
-    Given(Arc<Hold>, Arc<Answer>),
+    /// With the answer, and its number.
+    Given(Arc<Hold>, (u64, Option<Arc<Answer>>)),
     Refused(String),
     /// The program is to be asked.
     Awaited(Question),
@@ -48,33 +49,35 @@ impl Consent {
     /// The limits of an answer.
     pub(super) fn limits(&self) -> Option<Answered<'_>> {
         match self {
-            Consent::Given(hold, answer) => answer.limits(hold),
+            Consent::Given(hold, (_, answer)) => answer.as_ref()?.limits(hold),
             _ => None,
         }
     }
 
-    pub(super) fn hold(self) -> Option<Arc<Hold>> {
+    /// What a bridge that is let in keeps of it, and the number of the answer.
+    pub(super) fn hold(self) -> (Option<Arc<Hold>>, u64) {
         match self {
-            Consent::Given(hold, _) => Some(hold),
-            _ => None,
+            Consent::Given(hold, (number, _)) => (Some(hold), number),
+            _ => (None, 0),
         }
     }
 }
 
 impl Answer {
     /// Its limits, which are counted for the visitor, unless it names something else.
-    fn limits<'a>(&'a self, hold: &'a Hold) -> Option<Answered<'a>> {
+    pub(super) fn limits<'a>(&'a self, hold: &'a Hold) -> Option<Answered<'a>> {
         let Decision::Allowed { limits, account } = &self.decision else { return None };
         let account = account.as_deref().unwrap_or_else(|| hold.question().visitor());
         Some(Answered { account, limits: *limits })
     }
 }
 
-/// The name of the key that the proxy's owner has made, or of the first that was narrowed from it: of
-/// what a program that gives keys to visitors has given to one of them. Nobody can make up others.
-fn visitor_of(key: &HostKey) -> &str {
+/// Who has a key. The visitor is the first name that was narrowed from the key of the proxy's owner: a
+/// program that gives keys to visitors has made that, and nobody but it can make up others.
+fn holder_of(key: &HostKey) -> By {
     let names = key.names();
-    names.get(1).or(names.first()).copied().unwrap_or_default()
+    let root = names.first().copied().unwrap_or_default();
+    By { root: root.into(), visitor: names.get(1).copied().unwrap_or(root).into() }
 }
 
 /// What the question says of a bridge.
@@ -97,23 +100,29 @@ fn key_to_json(key: &HostKey) -> Value {
 }
 
 impl Worker {
-    fn question(&self, key: usize, about: &About<'_>) -> Question {
+    fn question(&self, key: usize, mut about: About<'_>) -> Question {
+        // Whatever the order in which the backend has named its hosts.
+        about.keys.sort_by_key(|key| (key.name(), KeyHash::of(key).to_string()));
         let connection = &self.conns[key];
         let at = connection.conn.local_address().ok();
-        let text = json!({
+        let mut text = json!({
             "hosts": about.spec.patterns().iter().map(|host| &**host).collect::<Vec<_>>(),
             "prefix": about.spec.shown_paths(),
             "keys": about.keys.iter().map(|key| key_to_json(key)).collect::<Vec<_>>(),
             "certificate": about.certificate,
             "address": connection.peer.to_string(),
             "listener": at.map(|at| at.to_string()),
-            "agent": about.agent,
         });
+        let same = text.to_string();
+        // Which a backend may say anew each time.
+        text["agent"] = json!(about.agent);
         let first = about.spec.patterns().first().map_or("", |name| name);
-        let address = connection.peer.to_string();
-        let by_key = about.keys.first().map(|key| visitor_of(key));
-        let visitor = by_key.or(about.certified).unwrap_or(&address);
-        Question::new(&text.to_string(), first, visitor)
+        let by = match (about.keys.first(), about.certified) {
+            (Some(key), _) => holder_of(key),
+            (None, Some(name)) => By::keyless(name),
+            (None, None) => By::keyless(&shares::shown_network(connection.peer)),
+        };
+        Question::new(&text.to_string(), &same, first, by)
     }
 
     /// Whether a registration whose keys are good is allowed. `told` is what has come of the question
@@ -131,7 +140,7 @@ impl Worker {
         }
         let question = self.question(
             key,
-            &About {
+            About {
                 spec,
                 keys: grants.iter().filter_map(|grant| grant.proof.as_ref()).collect(),
                 certificate: certificate.map(|of| of.held.shown().summary().0),
@@ -139,19 +148,17 @@ impl Worker {
                 agent: registration.agent.as_deref(),
             },
         );
-        let authoriser = &self.shared.authoriser;
-        let answer = match told.filter(|told| told.id == question.id) {
-            Some(Told { answer: None, .. }) => return Consent::Unknown,
-            Some(Told { answer: Some(answer), .. }) => Some((Arc::clone(answer), answer.max_age)),
-            None => authoriser.kept(&question),
-        };
-        let Some((answer, age)) = answer else { return Consent::Awaited(question) };
-        match &answer.decision {
-            Decision::Refused(reason) => Consent::Refused(reason.clone()),
-            Decision::Allowed { .. } => {
-                let again = self.conns.now().millis() + age;
-                Consent::Given(authoriser.hold(&question, again), answer)
+        match self.shared.authoriser.known(&question, told) {
+            Known::Allowed(hold) => {
+                let said = hold.said();
+                Consent::Given(hold, said)
             }
+            Known::Refused(answer) => match &answer.decision {
+                Decision::Refused(reason) => Consent::Refused(reason.clone()),
+                Decision::Allowed { .. } => Consent::Unknown,
+            },
+            Known::Nothing => Consent::Awaited(question),
+            Known::NoAnswer => Consent::Unknown,
         }
     }
 
@@ -165,7 +172,7 @@ impl Worker {
         let (shared, index) = (Arc::clone(&self.shared), self.index);
         let token = self.conns[key].token();
         let is_asked = self.shared.authoriser.ask(question, move |told| {
-            dismiss_if_lost(&shared, &told);
+            dismiss_if(&shared, told.lost);
             shared.mailboxes[index].send(Mail::Authorised(token, told));
         });
         if !is_asked {
@@ -223,36 +230,49 @@ impl Worker {
         self.reject_bridge(key, Reason::AuthoriseFailed, reply);
     }
 
-    /// A bridge parks after a request: asks about it, if the answer may no longer be used.
+    /// A bridge parks after a request: asks about it, if the answer may no longer be used, and gives it
+    /// the limits of the last answer.
     pub(super) fn ask_again(&mut self, key: usize) {
         if self.settings().authorise.is_none() {
             return;
         }
-        let now = self.conns.now().millis();
-        let Some(bridge) = self.conns.role(key).and_then(Role::bridge) else { return };
-        let Origin::Registered { keys, terms, .. } = &bridge.origin else { return };
-        let hold = match terms.as_ref().and_then(|terms| terms.asked.clone()) {
-            Some(hold) => hold,
-            None => {
-                let question = self.question_again(key, bridge, keys.as_deref());
-                let hold = self.shared.authoriser.hold(&question, Millis::default());
-                let kept = Arc::clone(&hold);
-                if let Some(bridge) = self.conns.role_mut(key).and_then(Role::bridge_mut)
-                    && let Origin::Registered { terms, .. } = &mut bridge.origin
-                {
-                    terms.get_or_insert_default().asked = Some(kept);
-                }
-                hold
-            }
-        };
-        if !hold.begin_again(now) || self.shared.authoriser.kept(hold.question()).is_some() {
-            return;
+        let Some(hold) = self.hold_of(key) else { return };
+        if hold.begin_again(self.conns.now().millis()) {
+            self.renew_consent(&hold);
         }
-        let (shared, of) = (Arc::clone(&self.shared), Arc::clone(&hold));
+        let Some(bridge) = self.conns.role_mut(key).and_then(Role::bridge_mut) else { return };
+        if bridge.terms().is_some_and(|terms| terms.answer != hold.changes()) {
+            Worker::limit_again(&self.shared, bridge);
+        }
+    }
+
+    /// What a bridge shares with others about which the same is asked.
+    fn hold_of(&mut self, key: usize) -> Option<Arc<Hold>> {
+        let bridge = self.conns.role(key).and_then(Role::bridge)?;
+        let Origin::Registered { keys, terms, .. } = &bridge.origin else { return None };
+        if let Some(hold) = terms.as_ref().and_then(|terms| terms.asked.as_ref()) {
+            return Some(Arc::clone(hold));
+        }
+        let question = self.question_again(key, bridge, keys.as_deref());
+        let hold = self.shared.authoriser.hold(&question);
+        let bridge = self.conns.role_mut(key).and_then(Role::bridge_mut)?;
+        if let Origin::Registered { terms, .. } = &mut bridge.origin {
+            terms.get_or_insert_default().asked = Some(Arc::clone(&hold));
+        }
+        Some(hold)
+    }
+
+    /// Takes the answer that is at hand, or asks for one.
+    fn renew_consent(&self, hold: &Arc<Hold>) {
+        if let Some(lost) = self.shared.authoriser.recall(hold) {
+            return dismiss_if(&self.shared, lost);
+        }
+        let shared = Arc::clone(&self.shared);
         // If too much is asked already it is asked about the next time.
         self.shared.authoriser.ask(hold.question(), move |told| {
-            dismiss_if_lost(&shared, &told);
-            if let Some(limits) = told.answer.as_ref().and_then(|answer| answer.limits(&of)) {
+            dismiss_if(&shared, told.lost);
+            let answer = told.answer.as_ref();
+            if let Some(limits) = answer.and_then(|answer| answer.limits(&told.hold)) {
                 shared.key_limits.answered(limits);
             }
         });
@@ -264,7 +284,7 @@ impl Worker {
         let seen = bridge.backend.seen();
         self.question(
             key,
-            &About {
+            About {
                 spec: bridge.route.spec(),
                 keys: proofs.iter().map(Held::key).collect(),
                 certificate: bridge.certificate().map(|of| of.shown().summary().0),
@@ -276,8 +296,8 @@ impl Worker {
 }
 
 /// An answer has become no: the bridges that were let in by it are closed.
-fn dismiss_if_lost(shared: &Shared, told: &Told) {
-    if told.lost {
+fn dismiss_if(shared: &Shared, lost: bool) {
+    if lost {
         shared.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::KeysLost));
     }
 }

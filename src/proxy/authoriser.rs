@@ -32,8 +32,12 @@ const IDLE: Duration = Duration::from_secs(10);
 /// kept must not make a question of every request.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Which part of the questions that may wait one visitor may have: nobody is to keep all others out.
-const SHARE: usize = 4;
+/// Which part of the questions that may wait, and of the answers that are kept, those with keys made of
+/// one root key may have: nobody is to keep all others out.
+const SHARE_OF_ROOT: usize = 2;
+
+/// Which part one visitor may have. Who holds a root key can make up visitors.
+const SHARE_OF_VISITOR: usize = 4;
 
 /// Names a question: the SHA-256 of its text.
 pub(super) type QuestionId = [u8; 32];
@@ -45,26 +49,57 @@ pub(super) struct Question {
     text: Arc<str>,
     /// The host that it is about, for the log.
     about: Arc<str>,
-    /// Who has made it necessary, and whom the limits of an answer are for: by key, certificate, or
-    /// address.
-    visitor: Arc<str>,
+    by: By,
+}
+
+/// Who has made a question necessary.
+#[derive(Clone)]
+pub(super) struct By {
+    /// The name of the key that the proxy's owner has made.
+    pub(super) root: Arc<str>,
+    /// Whom the limits of an answer are for.
+    pub(super) visitor: Arc<str>,
+}
+
+impl By {
+    /// One who has no key: by certificate, or address.
+    pub(super) fn keyless(name: &str) -> By {
+        let name: Arc<str> = name.into();
+        By { root: Arc::clone(&name), visitor: name }
+    }
+
+    /// The parts of what there is in which it must find room.
+    fn shares(&self) -> [(Share, usize); 2] {
+        let (root, visitor) = (Arc::clone(&self.root), Arc::clone(&self.visitor));
+        [(Share::Root(root), SHARE_OF_ROOT), (Share::Visitor(visitor), SHARE_OF_VISITOR)]
+    }
+}
+
+/// Whose part of the questions or answers it is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Share {
+    Root(Arc<str>),
+    Visitor(Arc<str>),
 }
 
 impl Question {
     pub(super) fn visitor(&self) -> &str {
-        &self.visitor
+        &self.by.visitor
     }
 
-    /// `text` is the whole of it.
-    pub(super) fn new(text: &str, about: &str, visitor: &str) -> Question {
-        let id = Sha256::digest(text).into();
-        Question { id, text: text.into(), about: about.into(), visitor: visitor.into() }
+    /// `text` is the whole of it, and `same` what it has in common with equal ones.
+    pub(super) fn new(text: &str, same: &str, about: &str, by: By) -> Question {
+        Question { id: Sha256::digest(same).into(), text: text.into(), about: about.into(), by }
     }
 }
 
 /// What those who have asked are told.
 pub(super) struct Told {
     pub(super) id: QuestionId,
+    /// What the bridges share that are let in by it. A later no is seen there.
+    pub(super) hold: Arc<Hold>,
+    /// As it was when the question was asked.
+    epoch: u64,
     /// `None` if there is no answer.
     pub(super) answer: Option<Arc<Answer>>,
     /// Bridges have lost what they were let in by. Only the first who has asked is told.
@@ -80,11 +115,67 @@ pub(super) struct Hold {
     /// When to ask again, in milliseconds of the workers' clocks.
     again: AtomicU64,
     is_lost: AtomicBool,
+    /// A bridge has had it.
+    is_used: AtomicBool,
+    /// The last answer that was a yes.
+    said: Mutex<Option<Arc<Answer>>>,
+    /// How often that has changed. Read for each request, without the lock.
+    changes: AtomicU64,
 }
 
 impl Hold {
+    fn new(question: Question, again: Millis) -> Hold {
+        Hold {
+            question,
+            again: AtomicU64::new(again.0),
+            is_lost: AtomicBool::new(false),
+            is_used: AtomicBool::new(false),
+            said: Mutex::default(),
+            changes: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn question(&self) -> &Question {
         &self.question
+    }
+
+    /// How often the answer has changed; see [`Hold::said`].
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
+    }
+
+    /// The last answer that was a yes, and how often it had changed.
+    pub(super) fn said(&self) -> (u64, Option<Arc<Answer>>) {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.changes(), said.clone())
+    }
+
+    fn say(&self, answer: Option<&Arc<Answer>>) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.as_ref().map(|of| &of.decision) != answer.map(|of| &of.decision) {
+            self.changes.fetch_add(1, Relaxed);
+        }
+        *said = answer.cloned();
+    }
+
+    /// A bridge has it from now on.
+    fn give(self: &Arc<Hold>) -> Arc<Hold> {
+        self.is_used.store(true, Relaxed);
+        Arc::clone(self)
+    }
+
+    /// Puts an answer in force, which may be used for so long. True if bridges have lost it.
+    fn hear(&self, answer: &Arc<Answer>, (now, age): (Millis, Duration)) -> bool {
+        let is_used = self.is_used.load(Relaxed);
+        // A bridge that comes by it alone asks when it parks; then there is a pause.
+        let again = now + if is_used { age.max(AGAIN) } else { age };
+        self.again.store(again.0, Relaxed);
+        let is_refused = matches!(answer.decision, Decision::Refused(_));
+        if !is_refused {
+            self.say(Some(answer));
+        }
+        let was_lost = self.is_lost.swap(is_refused, Relaxed);
+        is_refused && !was_lost && is_used
     }
 
     /// Whether the answer has become no.
@@ -127,6 +218,8 @@ struct Table {
     answers: Answers,
     /// Who waits for what.
     waiting: HashMap<(QuestionId, u64), Waiting>,
+    /// How many questions wait, by those who have made them necessary.
+    waiting_of: HashMap<Share, usize>,
     queue: VecDeque<Task>,
     holds: HashMap<QuestionId, Weak<Hold>>,
     /// How many holds there may be before those are looked for that nobody has any more.
@@ -134,13 +227,58 @@ struct Table {
     threads: usize,
     /// Those of them that wait for a question.
     idle: usize,
-    said: LogLimiter,
+    said_failed: LogLimiter,
+    said_lost: LogLimiter,
 }
 
 /// Those who wait for an answer.
 struct Waiting {
-    visitor: Arc<str>,
+    hold: Arc<Hold>,
     thens: Vec<Then>,
+}
+
+impl Table {
+    /// What the bridges share that were let in by this question.
+    fn hold(&mut self, question: &Question, again: Millis) -> Arc<Hold> {
+        if let Some(hold) = self.holds.get(&question.id).and_then(Weak::upgrade) {
+            return hold;
+        }
+        if self.holds.len() >= self.look_at {
+            self.holds.retain(|_, hold| hold.strong_count() > 0);
+            self.look_at = 2 * self.holds.len() + 1024;
+        }
+        let hold = Arc::new(Hold::new(question.clone(), again));
+        self.holds.insert(question.id, Arc::downgrade(&hold));
+        hold
+    }
+
+    /// Whether one more question may wait, of so many.
+    fn has_room(&self, question: &Question, most: usize) -> bool {
+        let shares = question.by.shares();
+        let has_room = |(share, part): &(Share, usize)| {
+            self.waiting_of.get(share).is_none_or(|count| *count < (most / part).max(1))
+        };
+        self.waiting.len() < most && shares.iter().all(has_room)
+    }
+
+    fn begin_waiting(&mut self, question: &Question, epoch: u64, then: Then) {
+        for (share, _) in question.by.shares() {
+            *self.waiting_of.entry(share).or_default() += 1;
+        }
+        let hold = self.hold(question, Millis::default());
+        self.waiting.insert((question.id, epoch), Waiting { hold, thens: vec![then] });
+    }
+
+    fn end_waiting(&mut self, question: &Question, epoch: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&(question.id, epoch))?;
+        for (share, _) in question.by.shares() {
+            match self.waiting_of.get_mut(&share) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => _ = self.waiting_of.remove(&share),
+            }
+        }
+        Some(waiting)
+    }
 }
 
 /// The settings that matter here.
@@ -164,6 +302,8 @@ struct Task {
 struct Answers {
     by_id: HashMap<QuestionId, Kept>,
     by_use: BTreeMap<u64, QuestionId>,
+    /// The same for each of those who have a part of them.
+    by_share: HashMap<Share, BTreeMap<u64, QuestionId>>,
     uses: u64,
 }
 
@@ -171,41 +311,75 @@ struct Kept {
     answer: Arc<Answer>,
     until: Instant,
     used: u64,
+    by: By,
 }
 
 impl Answers {
     /// An answer, and how long it may still be used.
     fn get(&mut self, id: &QuestionId, now: Instant) -> Option<(Arc<Answer>, Duration)> {
-        let kept = self.by_id.get_mut(id)?;
-        self.by_use.remove(&kept.used);
-        if kept.until <= now {
-            self.by_id.remove(id);
-            return None;
-        }
-        self.uses += 1;
-        kept.used = self.uses;
-        self.by_use.insert(kept.used, *id);
-        Some((Arc::clone(&kept.answer), kept.until - now))
+        let kept = self.take(id).filter(|kept| kept.until > now)?;
+        let found = (Arc::clone(&kept.answer), kept.until - now);
+        self.insert(*id, kept);
+        Some(found)
     }
 
     /// Keeps an answer, and `most` in all.
-    fn put(&mut self, id: QuestionId, answer: &Arc<Answer>, now: Instant, most: usize) {
-        if let Some(old) = self.by_id.remove(&id) {
-            self.by_use.remove(&old.used);
-        }
-        if answer.max_age.is_zero() {
+    fn put(&mut self, question: &Question, answer: &Arc<Answer>, now: Instant, most: usize) {
+        self.take(&question.id);
+        if answer.max_age.is_zero() || most == 0 {
             return;
         }
-        while self.by_id.len() >= most
-            && let Some((_, oldest)) = self.by_use.pop_first()
-        {
-            self.by_id.remove(&oldest);
+        for (share, part) in question.by.shares() {
+            let of = self.by_share.get(&share);
+            if let Some(of) = of.filter(|of| of.len() >= (most / part).max(1))
+                && let Some(oldest) = of.values().next().copied()
+            {
+                self.take(&oldest);
+            }
         }
-        self.uses += 1;
-        let (answer, until) = (Arc::clone(answer), now + answer.max_age);
-        self.by_id.insert(id, Kept { answer, until, used: self.uses });
-        self.by_use.insert(self.uses, id);
+        while self.by_id.len() >= most
+            && let Some(oldest) = self.by_use.values().next().copied()
+        {
+            self.take(&oldest);
+        }
+        let (answer, until, by) = (Arc::clone(answer), now + answer.max_age, question.by.clone());
+        self.insert(question.id, Kept { answer, until, used: 0, by });
     }
+
+    /// As the one that was used last.
+    fn insert(&mut self, id: QuestionId, mut kept: Kept) {
+        self.uses += 1;
+        kept.used = self.uses;
+        self.by_use.insert(kept.used, id);
+        for (share, _) in kept.by.shares() {
+            self.by_share.entry(share).or_default().insert(kept.used, id);
+        }
+        self.by_id.insert(id, kept);
+    }
+
+    fn take(&mut self, id: &QuestionId) -> Option<Kept> {
+        let kept = self.by_id.remove(id)?;
+        self.by_use.remove(&kept.used);
+        for (share, _) in kept.by.shares() {
+            if let Some(of) = self.by_share.get_mut(&share) {
+                of.remove(&kept.used);
+                if of.is_empty() {
+                    self.by_share.remove(&share);
+                }
+            }
+        }
+        Some(kept)
+    }
+}
+
+/// What is known about a registration.
+pub(super) enum Known {
+    Allowed(Arc<Hold>),
+    Refused(Arc<Answer>),
+    /// The program must be asked.
+    Nothing,
+    /// It was asked, and its answer does not come or is no longer in force.
+    NoAnswer,
 }
 
 impl Authoriser {
@@ -229,7 +403,8 @@ impl Authoriser {
     }
 
     /// Asks as `settings` say from now on. What another program has answered is forgotten, and bridges
-    /// that it has let in are asked about when they park the next time.
+    /// that it has let in are asked about when they park the next time. Their limits hold until then,
+    /// unless nobody is to be asked.
     pub(super) fn put_in_force(&self, settings: &Settings) {
         let asked = settings.authorise.as_ref().map(|to| Asked {
             to: Arc::clone(to),
@@ -242,19 +417,43 @@ impl Authoriser {
         if whom(&table.to) != whom(&asked) {
             table.epoch += 1;
             table.answers = Answers::default();
-            let holds = table.holds.values().filter_map(Weak::upgrade);
-            holds.for_each(|hold| hold.again.store(0, Relaxed));
+            for hold in table.holds.values().filter_map(Weak::upgrade) {
+                hold.again.store(0, Relaxed);
+                if asked.is_none() {
+                    hold.say(None);
+                }
+            }
         }
         table.to = asked;
     }
 
-    /// The answer to a question, if one is at hand, and how long it may still be used.
-    pub(super) fn kept(&self, question: &Question) -> Option<(Arc<Answer>, Duration)> {
-        let answer = self.lock().answers.get(&question.id, Instant::now());
-        if answer.is_some() {
-            self.counts.kept.fetch_add(1, Relaxed);
+    /// What is known about a registration; `told` is what came of the question about it, if that has been
+    /// asked.
+    pub(super) fn known(&self, question: &Question, told: Option<&Told>) -> Known {
+        let mut table = self.lock();
+        if let Some(told) = told.filter(|told| told.id == question.id) {
+            return match &told.answer {
+                Some(answer) if told.epoch == table.epoch => allowed_or_not(&told.hold, answer),
+                _ => Known::NoAnswer,
+            };
         }
-        answer
+        let Some((answer, age)) = table.answers.get(&question.id, Instant::now()) else {
+            return Known::Nothing;
+        };
+        self.counts.kept.fetch_add(1, Relaxed);
+        let hold = table.hold(question, self.now() + age);
+        if hold.changes() == 0 && matches!(answer.decision, Decision::Allowed { .. }) {
+            hold.say(Some(&answer));
+        }
+        allowed_or_not(&hold, &answer)
+    }
+
+    /// Puts the answer in force that is at hand for a hold, if there is one. Returns whether bridges
+    /// have lost it.
+    pub(super) fn recall(&self, hold: &Hold) -> Option<bool> {
+        let mut table = self.lock();
+        let (answer, age) = table.answers.get(&hold.question.id, Instant::now())?;
+        Some(self.hear(&mut table, hold, &answer, age))
     }
 
     /// How many questions wait for an answer.
@@ -262,24 +461,9 @@ impl Authoriser {
         self.lock().waiting.len()
     }
 
-    /// What the bridges share that were let in by this question, which is to be asked again from then
-    /// on.
-    pub(super) fn hold(&self, question: &Question, again: Millis) -> Arc<Hold> {
-        let mut table = self.lock();
-        if let Some(hold) = table.holds.get(&question.id).and_then(Weak::upgrade) {
-            return hold;
-        }
-        if table.holds.len() >= table.look_at {
-            table.holds.retain(|_, hold| hold.strong_count() > 0);
-            table.look_at = 2 * table.holds.len() + 1024;
-        }
-        let hold = Arc::new(Hold {
-            question: question.clone(),
-            again: AtomicU64::new(again.0),
-            is_lost: AtomicBool::new(false),
-        });
-        table.holds.insert(question.id, Arc::downgrade(&hold));
-        hold
+    /// What the bridges share about which this question is asked when they park.
+    pub(super) fn hold(&self, question: &Question) -> Arc<Hold> {
+        self.lock().hold(question, Millis::default()).give()
     }
 
     /// Has a thread ask, unless the same is being asked. `then` is called with the answer.
@@ -297,20 +481,12 @@ impl Authoriser {
             waiting.thens.push(Box::new(then));
             return true;
         }
-        let of_visitor = |waiting: &&Waiting| waiting.visitor == question.visitor;
-        let share = (questions / SHARE).max(1);
-        if table.waiting.len() >= questions
-            || table.waiting.values().filter(of_visitor).count() >= share
-            || !self.hire(&mut table)
-        {
+        if !table.has_room(question, questions) || !self.hire(&mut table) {
             return false;
         }
         let until = Instant::now() + timeout;
         table.queue.push_back(Task { question: question.clone(), to, until, epoch });
-        let visitor = Arc::clone(&question.visitor);
-        table
-            .waiting
-            .insert((question.id, epoch), Waiting { visitor, thens: vec![Box::new(then)] });
+        table.begin_waiting(question, epoch, Box::new(then));
         drop(table);
         self.filled.notify_one();
         true
@@ -353,36 +529,53 @@ impl Authoriser {
         }
     }
 
-    /// Puts an answer in force, and tells those who wait for it.
+    /// Puts an answer in force, and tells those who wait for it. One of a program that is no longer asked
+    /// is none.
     fn finish(&self, task: &Task, result: Result<Answer, String>) {
         let question = &task.question;
         let mut table = self.lock();
-        let waiting = table.waiting.remove(&(question.id, task.epoch));
-        let is_in_force = table.epoch == task.epoch;
+        let Some(waiting) = table.end_waiting(question, task.epoch) else { return };
         let (mut answer, mut lost) = (None, false);
         match result {
             Ok(result) => {
-                let result = answer.insert(Arc::new(result));
-                if is_in_force {
-                    let most = table.to.as_ref().map_or(0, |asked| asked.cache);
-                    table.answers.put(question.id, result, Instant::now(), most);
-                    lost = self.renew(&table, question, result);
+                self.count(&result);
+                if table.epoch == task.epoch {
+                    let result = answer.insert(Arc::new(result));
+                    lost = self.put(&mut table, &waiting.hold, result);
                 }
-                self.count(result);
             }
             Err(what) => {
                 self.counts.failed.fetch_add(1, Relaxed);
-                if let Some(count) = table.said.allow(self.now()) {
+                if let Some(count) = table.said_failed.allow(self.now()) {
                     let more = suppressed(count, " questions failed");
                     log::warn!("authorise: {} has not answered: {what}{more}", task.to);
                 }
             }
         }
         drop(table);
-        let thens = waiting.map(|waiting| waiting.thens).unwrap_or_default();
-        for (at, then) in thens.into_iter().enumerate() {
-            then(Told { id: question.id, answer: answer.clone(), lost: lost && at == 0 });
+        for (at, then) in waiting.thens.into_iter().enumerate() {
+            let (answer, hold) = (answer.clone(), Arc::clone(&waiting.hold));
+            let lost = lost && at == 0;
+            then(Told { id: question.id, hold, epoch: task.epoch, answer, lost });
         }
+    }
+
+    /// Keeps an answer, and puts it in force. True if bridges have lost what they were let in by.
+    fn put(&self, table: &mut Table, hold: &Hold, answer: &Arc<Answer>) -> bool {
+        let most = table.to.as_ref().map_or(0, |asked| asked.cache);
+        table.answers.put(&hold.question, answer, Instant::now(), most);
+        self.hear(table, hold, answer, answer.max_age)
+    }
+
+    /// Puts an answer in force that may be used for so long. True if bridges have lost what they were
+    /// let in by.
+    fn hear(&self, table: &mut Table, hold: &Hold, answer: &Arc<Answer>, age: Duration) -> bool {
+        let lost = hold.hear(answer, (self.now(), age));
+        if lost && let Some(count) = table.said_lost.allow(self.now()) {
+            let (about, more) = (&hold.question.about, suppressed(count, ""));
+            log::info!("authorise: {about} is no longer allowed; its bridges are closed{more}");
+        }
+        lost
     }
 
     fn count(&self, answer: &Answer) {
@@ -391,24 +584,15 @@ impl Authoriser {
             Decision::Refused(_) => self.counts.refused.fetch_add(1, Relaxed),
         };
     }
+}
 
-    /// What an answer means for bridges that were let in by an equal question. True if they have lost
-    /// it.
-    fn renew(&self, table: &Table, question: &Question, answer: &Answer) -> bool {
-        let Some(hold) = table.holds.get(&question.id).and_then(Weak::upgrade) else {
-            return false;
-        };
-        hold.again.store((self.now() + answer.max_age.max(AGAIN)).0, Relaxed);
-        let is_refused = matches!(answer.decision, Decision::Refused(_));
-        let was_lost = hold.is_lost.swap(is_refused, Relaxed);
-        let lost = is_refused && !was_lost;
-        if lost {
-            log::info!(
-                "authorise: {} is no longer allowed; its bridges are closed",
-                question.about
-            );
-        }
-        lost
+/// What an answer means for a bridge that is to share this.
+fn allowed_or_not(hold: &Arc<Hold>, answer: &Arc<Answer>) -> Known {
+    match answer.decision {
+        Decision::Refused(_) => Known::Refused(Arc::clone(answer)),
+        // An equal question has been answered with no since.
+        Decision::Allowed { .. } if hold.is_lost() => Known::NoAnswer,
+        Decision::Allowed { .. } => Known::Allowed(hold.give()),
     }
 }
 
@@ -418,7 +602,12 @@ mod tests {
     use crate::config::Limits;
 
     fn question(text: &str) -> Question {
-        Question::new(text, "a.test", "a.test")
+        of("root", "a.test", text)
+    }
+
+    fn of(root: &str, visitor: &str, text: &str) -> Question {
+        let by = By { root: root.into(), visitor: visitor.into() };
+        Question::new(text, text, "a.test", by)
     }
 
     fn answer(is_allowed: bool, seconds: u64) -> Arc<Answer> {
@@ -433,42 +622,104 @@ mod tests {
     fn answers_are_kept_for_their_time_and_those_used_last_for_longest() {
         let (mut answers, now) = (Answers::default(), Instant::now());
         let after = |seconds| now + Duration::from_secs(seconds);
-        let ids = ["a", "b", "c", "d"].map(|text| question(text).id);
-        for id in &ids[..3] {
-            answers.put(*id, &answer(true, 60), now, 3);
+        let asked = ["a", "b", "c", "d"].map(|name| of(name, name, name));
+        for question in &asked[..3] {
+            answers.put(question, &answer(true, 60), now, 3);
         }
-        assert!(answers.get(&ids[0], after(59)).is_some());
-        answers.put(ids[3], &answer(false, 10), now, 3);
+        assert!(answers.get(&asked[0].id, after(59)).is_some());
+        answers.put(&asked[3], &answer(false, 10), now, 3);
+        let ids = asked.each_ref().map(|question| question.id);
         let has = |answers: &mut Answers, at| ids.map(|id| answers.get(&id, after(at)).is_some());
         assert_eq!(has(&mut answers, 9), [true, false, true, true]);
         assert_eq!(has(&mut answers, 10), [true, false, true, false]);
-        answers.put(ids[0], &answer(true, 0), now, 3);
+        answers.put(&asked[0], &answer(true, 0), now, 3);
         assert_eq!(has(&mut answers, 0), [false, false, true, false], "it is not to be kept");
-        assert_eq!((answers.by_id.len(), answers.by_use.len()), (1, 1));
+        assert_eq!((answers.by_id.len(), answers.by_use.len(), answers.by_share.len()), (1, 1, 2));
     }
 
-    fn renew(authoriser: &Authoriser, question: &Question, is_allowed: bool) -> bool {
-        let table = authoriser.lock();
-        authoriser.renew(&table, question, &answer(is_allowed, 0))
+    #[test]
+    fn nobody_pushes_out_the_answers_of_all_others() {
+        let (mut answers, now, yes) = (Answers::default(), Instant::now(), answer(true, 60));
+        let other = of("other", "x", "other");
+        answers.put(&other, &yes, now, 8);
+        // Much is asked for one visitor; and then for visitors that were made up.
+        (0..50).for_each(|n| answers.put(&of("root", "v", &format!("v{n}")), &yes, now, 8));
+        assert_eq!(answers.by_id.len(), 1 + 2);
+        (0..50).for_each(|n| {
+            answers.put(&of("root", &format!("v{n}"), &format!("r{n}")), &yes, now, 8);
+        });
+        assert_eq!(answers.by_id.len(), 1 + 4);
+        assert!(answers.get(&other.id, now).is_some());
+    }
+
+    #[test]
+    fn nobody_keeps_the_questions_of_all_others_out() {
+        let mut table = Table::default();
+        let wait = |table: &mut Table, question: Question| {
+            let has_room = table.has_room(&question, 8);
+            if has_room {
+                table.begin_waiting(&question, 0, Box::new(|_| {}));
+            }
+            has_room
+        };
+        let of_one = ["a", "b", "c"].map(|text| wait(&mut table, of("root", "v", text)));
+        assert_eq!(of_one, [true, true, false]);
+        let made_up = ["d", "e", "f"].map(|name| wait(&mut table, of("root", name, name)));
+        assert_eq!(made_up, [true, true, false]);
+        assert!(wait(&mut table, of("other", "other", "g")));
+        for (root, visitor, text) in
+            [("root", "v", "a"), ("root", "v", "b"), ("root", "d", "d"), ("root", "e", "e")]
+        {
+            assert!(table.end_waiting(&of(root, visitor, text), 0).is_some());
+        }
+        assert_eq!((table.waiting.len(), table.waiting_of.len()), (1, 2));
+    }
+
+    fn hear(authoriser: &Authoriser, hold: &Hold, is_allowed: bool) -> bool {
+        authoriser.put(&mut authoriser.lock(), hold, &answer(is_allowed, 0))
     }
 
     #[test]
     fn a_hold_is_lost_once_and_may_come_back() {
         let authoriser = Authoriser::new(Instant::now());
         let asked = question("a");
-        assert!(!renew(&authoriser, &asked, false), "nobody has it");
-        let [hold, again] = [(); 2].map(|()| authoriser.hold(&asked, Millis(0)));
-        assert!(Arc::ptr_eq(&hold, &again) && !hold.is_lost());
-        assert!(renew(&authoriser, &asked, false) && hold.is_lost());
-        assert!(!renew(&authoriser, &asked, false), "that is known");
-        assert!(!renew(&authoriser, &asked, true) && !hold.is_lost());
-        drop((hold, again));
-        assert!(!renew(&authoriser, &asked, false));
+        let waits = authoriser.lock().hold(&asked, Millis(0));
+        assert!(!hear(&authoriser, &waits, false), "no bridge has it");
+        assert!(!hear(&authoriser, &waits, true));
+        let [hold, again] = [(); 2].map(|()| authoriser.hold(&asked));
+        assert!(Arc::ptr_eq(&hold, &again) && Arc::ptr_eq(&hold, &waits) && !hold.is_lost());
+        assert!(hear(&authoriser, &hold, false) && hold.is_lost());
+        assert!(!hear(&authoriser, &hold, false), "that is known");
+        assert!(!hear(&authoriser, &hold, true) && !hold.is_lost());
+        assert_eq!(hold.changes(), 1, "it is the same again");
+    }
+
+    #[test]
+    fn a_yes_that_a_later_no_has_overtaken_lets_nobody_in() {
+        let authoriser = Authoriser::new(Instant::now());
+        let asked = question("a");
+        let hold = authoriser.lock().hold(&asked, Millis(0));
+        let told = |epoch, answer| Told {
+            id: asked.id,
+            hold: Arc::clone(&hold),
+            epoch,
+            answer,
+            lost: false,
+        };
+        hear(&authoriser, &hold, true);
+        let yes = told(0, Some(answer(true, 0)));
+        assert!(matches!(authoriser.known(&asked, Some(&yes)), Known::Allowed(_)));
+        hear(&authoriser, &hold, false);
+        assert!(matches!(authoriser.known(&asked, Some(&yes)), Known::NoAnswer));
+        hear(&authoriser, &hold, true);
+        let of_another = told(1, Some(answer(true, 0)));
+        assert!(matches!(authoriser.known(&asked, Some(&of_another)), Known::NoAnswer));
+        assert!(matches!(authoriser.known(&asked, None), Known::Nothing));
     }
 
     #[test]
     fn a_hold_is_asked_about_again_once_in_a_while() {
-        let hold = Authoriser::new(Instant::now()).hold(&question("a"), Millis(60_000));
+        let hold = Hold::new(question("a"), Millis(60_000));
         assert!(!hold.begin_again(Millis(59_999)));
         let now = Millis(60_000);
         assert!(hold.begin_again(now) && !hold.begin_again(now + Duration::from_secs(4)));
@@ -479,6 +730,6 @@ mod tests {
     fn nobody_is_asked_where_nothing_is_set() {
         let authoriser = Arc::new(Authoriser::new(Instant::now()));
         assert!(!authoriser.ask(&question("a"), |_| panic!("nobody is asked")));
-        assert!(authoriser.kept(&question("a")).is_none());
+        assert!(matches!(authoriser.known(&question("a"), None), Known::Nothing));
     }
 }

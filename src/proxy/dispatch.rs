@@ -453,7 +453,8 @@ impl Dispatcher<'_> {
     }
 }
 
-/// The accounts that a request counts for, if it is limited. One that is `new` is counted.
+/// The accounts that a request counts for, if it is limited. One that is `new` is counted. Other
+/// requests pay for a look at their routes, without a lock, while anything is limited.
 #[inline(never)]
 fn limited_by(
     limits: &KeyLimits,
@@ -461,11 +462,13 @@ fn limited_by(
     query: &RouteQuery<'_>,
     new: Option<Micros>,
 ) -> Result<Option<Arc<Accounts>>, TooManyRequests> {
+    if !scheduler.is_limited(query) {
+        return Ok(None);
+    }
     let Some(route) = scheduler.served_by(query) else { return Ok(None) };
-    let route = (route.id(), route.members());
     match new {
-        Some(now) => limits.admit(route, now),
-        None => Ok(limits.of_route(route)),
+        Some(now) => limits.admit(route.id(), now),
+        None => Ok(limits.of_route(route.id())),
     }
 }
 

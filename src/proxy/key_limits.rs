@@ -7,7 +7,8 @@
 //! count it while it is connected; a request counts for the accounts of a key that serves its host,
 //! and its bytes for those of the bridge that serves it.
 //!
-//! Only bridges whose keys have limits are here, so nobody else pays for them.
+//! Only bridges whose keys have limits are here, and a route knows how many of its bridges are: a
+//! request for another takes no lock.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -104,7 +105,6 @@ impl Most {
 
 /// What one key, with all that are narrowed from it, uses and may use.
 struct Account {
-    by: By,
     name: String,
     most: Most,
     bridges: AtomicUsize,
@@ -216,10 +216,22 @@ impl Accounts {
         }
     }
 
-    /// So many bytes that have been charged were not moved.
-    pub(super) fn give_back(&self, bytes: u64) {
-        for account in &self.0 {
-            if let rate @ 1.. = account.rate() {
+    /// The same for bytes that may not be moved after all. Returns the rates by which they were charged.
+    pub(super) fn advance(&self, bytes: u64, now: Micros) -> Rates {
+        let charge = |account: &Arc<Account>| {
+            let rate = account.rate();
+            if rate > 0 {
+                account.bytes.charge(bytes, rate, now);
+            }
+            rate
+        };
+        Rates(self.0.iter().map(charge).collect())
+    }
+
+    /// So many bytes that have been charged at these rates were not moved.
+    pub(super) fn give_back(&self, bytes: u64, rates: &Rates) {
+        for (account, rate) in self.0.iter().zip(&rates.0) {
+            if let rate @ 1.. = *rate {
                 account.bytes.give_back(bytes, rate);
             }
         }
@@ -229,6 +241,10 @@ impl Accounts {
         self.0.len() == others.len() && self.0.iter().zip(others).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 }
+
+/// The bytes a second of each of some accounts, at one moment; 0 for any number.
+#[derive(Default)]
+pub(super) struct Rates(Vec<usize>);
 
 /// A request that waits is counted until this is dropped.
 pub(super) struct Waits(Arc<Accounts>);
@@ -243,6 +259,8 @@ impl Drop for Waits {
 pub(super) struct Limited {
     accounts: Arc<Accounts>,
     route: u64,
+    /// How many bridges of the route are limited.
+    of_route: Arc<AtomicUsize>,
     table: Arc<KeyLimits>,
 }
 
@@ -255,6 +273,7 @@ impl Limited {
 impl Drop for Limited {
     fn drop(&mut self) {
         leave(&self.accounts.0, |account| &account.bridges);
+        self.of_route.fetch_sub(1, Relaxed);
         self.table.left(self.route, &self.accounts);
     }
 }
@@ -266,10 +285,12 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// The bridge serves this route. Nothing if it has no accounts.
-    pub(super) fn on(mut self, route: u64) -> Option<Box<Limited>> {
+    /// The bridge serves this route; `limited` counts its bridges that have limits. Nothing if it has no accounts.
+    pub(super) fn on(mut self, route: u64, limited: &Arc<AtomicUsize>) -> Option<Box<Limited>> {
         let accounts = self.table.joined(route, self.accounts.take()?);
-        Some(Box::new(Limited { accounts, route, table: Arc::clone(&self.table) }))
+        limited.fetch_add(1, Relaxed);
+        let (of_route, table) = (Arc::clone(limited), Arc::clone(&self.table));
+        Some(Box::new(Limited { accounts, route, of_route, table }))
     }
 }
 
@@ -295,7 +316,7 @@ type OfRoute = Vec<(Arc<Accounts>, u32)>;
 #[derive(Default)]
 pub(super) struct KeyLimits {
     table: Mutex<Table>,
-    /// By number. Read for each request while there are limits.
+    /// By number. Read for each request for one of them.
     routes: RwLock<HashMap<u64, OfRoute>>,
     /// How many bridges have limits.
     bridges: AtomicUsize,
@@ -316,7 +337,6 @@ impl Table {
 
     fn account(&mut self, by: By, name: &str, limits: Limits) -> Arc<Account> {
         let new = || Account {
-            by,
             name: name.to_owned(),
             most: Most::default(),
             bridges: AtomicUsize::new(0),
@@ -377,17 +397,13 @@ impl KeyLimits {
         Ok(Counted { accounts, table: Arc::clone(self) })
     }
 
-    /// The same for a bridge that is connected already, whatever the limits are. `before` are those
-    /// that it has had.
+    /// The same for a bridge that is connected already, whatever the limits are.
     pub(super) fn enter_again<'a>(
         self: &Arc<Self>,
         names: impl Iterator<Item = &'a str>,
-        before: Option<&Limited>,
+        answered: Option<Answered<'_>>,
     ) -> Counted {
-        let mut all: Vec<_> = self.find(names, None).map_or_else(Vec::new, |of| of.0.to_vec());
-        let before = before.map_or(&[][..], |limited| &limited.accounts.0);
-        all.extend(before.iter().filter(|account| account.by == By::Answer).cloned());
-        let accounts = (!all.is_empty()).then(|| Arc::new(Accounts(all.into())));
+        let accounts = self.find(names, answered);
         if let Some(accounts) = &accounts {
             accounts.count(|account| &account.bridges);
         }
@@ -449,27 +465,28 @@ impl KeyLimits {
         }
     }
 
-    /// Whether a request may come now for a route with so many bridges; then it has been counted, and
-    /// if it waits it is to wait by the accounts that are returned. Of several keys that serve the
-    /// route it counts for one that allows it; if one of them has no limits, for none.
+    /// Whether a request may come now for a route; then it has been counted, and if it waits it is to
+    /// wait by the accounts that are returned. Of several keys with limits that serve the route it counts
+    /// for one that allows it. A bridge without limits does not lift those of others: it may be one whose
+    /// answer is still to come.
     ///
     /// # Errors
     /// No key that serves the route may have another request now.
     pub(super) fn admit(
         &self,
-        (route, bridges): (u64, u32),
+        route: u64,
         now: Micros,
     ) -> Result<Option<Arc<Accounts>>, TooManyRequests> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(of) = limited(&routes, route, bridges) else { return Ok(None) };
+        let Some(of) = routes.get(&route) else { return Ok(None) };
         let allowing = of.iter().find(|(accounts, _)| accounts.take_request(now));
         allowing.map(|(accounts, _)| Some(Arc::clone(accounts))).ok_or(TooManyRequests)
     }
 
     /// By which accounts a request waits that has been admitted before.
-    pub(super) fn of_route(&self, (route, bridges): (u64, u32)) -> Option<Arc<Accounts>> {
+    pub(super) fn of_route(&self, route: u64) -> Option<Arc<Accounts>> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
-        limited(&routes, route, bridges)?.first().map(|(accounts, _)| Arc::clone(accounts))
+        routes.get(&route)?.first().map(|(accounts, _)| Arc::clone(accounts))
     }
 
     /// Forgets accounts that no bridge has and that owe nothing.
@@ -486,13 +503,6 @@ impl KeyLimits {
 /// A key may have no more requests now.
 #[derive(Debug)]
 pub(super) struct TooManyRequests;
-
-/// The accounts of a route with so many bridges, unless one of them has none.
-fn limited(routes: &HashMap<u64, OfRoute>, route: u64, bridges: u32) -> Option<&OfRoute> {
-    let of = routes.get(&route)?;
-    let counted: u32 = of.iter().map(|(_, count)| *count).sum();
-    (counted >= bridges).then_some(of)
-}
 
 #[cfg(test)]
 mod tests {
@@ -515,7 +525,7 @@ mod tests {
     fn enter(table: &Arc<KeyLimits>, names: &[&str]) -> Result<Option<Box<Limited>>, String> {
         let counted =
             table.enter(names.iter().copied(), None).map_err(|error| error.to_string())?;
-        Ok(counted.on(7))
+        Ok(counted.on(7, &Arc::default()))
     }
 
     #[test]
@@ -566,12 +576,11 @@ mod tests {
     fn requests_and_those_that_wait_are_limited() {
         let table = table(&[("a.test", limits(0, 1, 2, 0))]);
         let _bridge = enter(&table, &["a.test"]).unwrap();
-        let route = (7, 1);
+        let route = 7;
         let accounts = table.admit(route, Micros(S)).unwrap().unwrap();
         assert!(table.admit(route, Micros(S)).is_ok());
         assert!(table.admit(route, Micros(S)).is_err());
-        assert!(table.admit((7, 2), Micros(S)).unwrap().is_none(), "a bridge has no limits");
-        assert!(table.admit((8, 1), Micros(S)).unwrap().is_none());
+        assert!(table.admit(8, Micros(S)).unwrap().is_none());
         assert!(table.admit(route, Micros(2 * S)).is_ok());
         let waits = accounts.wait();
         assert!(waits.is_some() && accounts.wait().is_none());
@@ -584,7 +593,7 @@ mod tests {
     fn a_request_counts_for_one_of_the_keys_that_serve_its_host() {
         let table = table(&[("a.test", limits(0, 0, 1, 0)), ("b.test", limits(0, 0, 1, 0))]);
         let _both = [enter(&table, &["a.test"]).unwrap(), enter(&table, &["b.test"]).unwrap()];
-        let admitted: Vec<bool> = (0..3).map(|_| table.admit((7, 2), Micros(S)).is_ok()).collect();
+        let admitted: Vec<bool> = (0..3).map(|_| table.admit(7, Micros(S)).is_ok()).collect();
         assert_eq!(admitted, [true, true, false]);
     }
 
@@ -592,10 +601,10 @@ mod tests {
     fn a_request_that_one_account_refuses_counts_for_none() {
         let table = table(&[("b.test", limits(0, 0, 2, 0)), ("a.b.test", limits(0, 0, 1, 0))]);
         let _bridge = enter(&table, &["b.test", "a.b.test"]).unwrap();
-        assert!(table.admit((7, 1), Micros(S)).is_ok());
-        assert!((0..9).all(|_| table.admit((7, 1), Micros(S)).is_err()));
-        let _other = table.enter(["b.test"].into_iter(), None).unwrap().on(9);
-        assert!(table.admit((9, 1), Micros(S)).is_ok());
+        assert!(table.admit(7, Micros(S)).is_ok());
+        assert!((0..9).all(|_| table.admit(7, Micros(S)).is_err()));
+        let _other = table.enter(["b.test"].into_iter(), None).unwrap().on(9, &Arc::default());
+        assert!(table.admit(9, Micros(S)).is_ok());
     }
 
     #[test]
@@ -610,7 +619,8 @@ mod tests {
         assert_eq!(bridge.accounts.part(), None);
         assert!(enter(&table, &["a.test"]).unwrap().is_none());
         table.put_in_force(&[Line { name: "*".to_owned(), limits: limits(0, 0, 5, 0) }]);
-        let again = table.enter_again(["a.test"].into_iter(), Some(&bridge)).on(7).unwrap();
+        let again = table.enter_again(["a.test"].into_iter(), None);
+        let again = again.on(7, &Arc::default()).unwrap();
         drop(bridge);
         assert!(again.accounts.take_request(Micros(S)));
     }
@@ -633,6 +643,22 @@ mod tests {
         assert!(of_b(limited).is_err());
         assert!(of_b(none).is_ok_and(|counted| counted.accounts.is_none()));
         assert_eq!(first.accounts.as_ref().unwrap().0[0].most.bridges.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_bridge_that_is_connected_gets_the_limits_of_an_answer_and_a_route_knows_how_many_have_some()
+     {
+        let (table, of_route) = (table(&[]), Arc::new(AtomicUsize::new(0)));
+        let again = |answered| table.enter_again(["a.test"].into_iter(), answered).on(7, &of_route);
+        assert!(again(None).is_none());
+        let answered = |bridges| Answered { account: "a.test", limits: limits(bridges, 0, 1, 0) };
+        let bridges = [(); 2].map(|()| again(Some(answered(1))).unwrap());
+        assert_eq!(of_route.load(Relaxed), 2);
+        assert!(table.enter(["a.test"].into_iter(), Some(answered(2))).is_err(), "they count");
+        assert!(table.admit(7, Micros(S)).is_ok() && table.admit(7, Micros(S)).is_err());
+        drop(bridges);
+        assert_eq!(of_route.load(Relaxed), 0);
+        assert!(table.admit(7, Micros(S)).unwrap().is_none());
     }
 
     #[test]
@@ -660,9 +686,13 @@ mod tests {
         assert_eq!(accounts.part(), Some(10_000));
         accounts.charge(80_000, Micros(S));
         assert_eq!(accounts.owed(Micros(S)), Duration::ZERO);
-        accounts.charge(40_000, Micros(S));
+        let rates = accounts.advance(40_000, Micros(S));
         assert_eq!(accounts.owed(Micros(S)), Duration::from_millis(500));
-        accounts.give_back(40_000);
+        let slower = Line { name: "a.test".to_owned(), limits: limits(0, 0, 0, 40_000) };
+        table.put_in_force(&[slower]);
+        accounts.give_back(20_000, &rates);
+        assert_eq!(accounts.owed(Micros(S)), Duration::from_millis(250), "as it was charged");
+        accounts.give_back(20_000, &rates);
         assert_eq!(accounts.owed(Micros(S)), Duration::ZERO);
     }
 }

@@ -1,25 +1,29 @@
-//! Bridges that are connected get other limits, because the settings have changed (`key_limits.rs`).
+//! Bridges that are connected get other limits, because the settings or the answer of the program that
+//! authorises have changed (`key_limits.rs`).
 
 use std::sync::Arc;
 
+use super::leases::KeyLease;
 use super::role::{Bridge, Origin, Role};
 use super::state::Shared;
 use super::terms::Terms;
 use super::worker::Worker;
 
 impl Worker {
-    /// Gives a bridge that is connected the limits of the settings, whatever it uses already.
+    /// Gives a bridge that is connected the limits of the settings and of the last answer about it,
+    /// whatever it uses already.
     pub(super) fn limit_again(shared: &Shared, bridge: &mut Bridge) {
-        let route = bridge.route.id();
-        let Origin::Registered { keys: Some(keys), terms, .. } = &mut bridge.origin else { return };
-        let before = terms.as_mut().and_then(|terms| terms.limited.take());
-        let names = keys.limited_names();
-        let limited = shared.key_limits.enter_again(names.into_iter(), before.as_deref());
-        let limited = limited.on(route);
-        match terms {
-            Some(terms) => terms.limited = limited,
-            None => *terms = Terms { asked: None, limited }.kept(),
-        }
+        let route = Arc::clone(&bridge.route);
+        let Origin::Registered { keys, terms, .. } = &mut bridge.origin else { return };
+        // Those that it had go when the others count it.
+        let Terms { asked, limited: _before, .. } =
+            terms.take().map_or_else(Terms::default, |terms| *terms);
+        let (answer, said) = asked.as_ref().map_or((0, None), |hold| hold.said());
+        let answered =
+            said.as_ref().zip(asked.as_deref()).and_then(|(said, hold)| said.limits(hold));
+        let names = keys.as_deref().map_or_else(Vec::new, KeyLease::limited_names);
+        let limited = shared.key_limits.enter_again(names.into_iter(), answered);
+        *terms = Terms { limited: limited.on(route.id(), route.limited()), asked, answer }.kept();
     }
 
     /// Gives all bridges of this worker the limits of the settings.

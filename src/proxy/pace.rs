@@ -2,8 +2,9 @@
 //! when those that rest go on.
 //!
 //! An exchange moves a part of a second's bytes, and pays for them. Where nothing is left it pays for
-//! its next part in advance and rests until that is paid for. So each has its turn, and however many
-//! rest, one is woken for each part.
+//! its next bytes in advance and rests until it is its turn: at first for a few, so that small exchanges
+//! do not wait for what they will not move, and afterwards for as many as it has moved since its last
+//! rest. So each has its turn, and however many large ones rest, one is woken for each part.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,10 +15,14 @@ use crate::exchange::Traffic;
 use crate::net::token::Token;
 use crate::time::{Micros, Millis};
 
-use super::key_limits::Accounts;
+use super::key_limits::{Accounts, Rates};
 
 /// The shortest rest.
 const LEAST: Duration = Duration::from_millis(1);
+
+/// What is paid for in advance before anything has been moved, in bytes: about a small request with its
+/// response. What is moved beyond it is paid for afterwards.
+const FIRST: u64 = 256;
 
 /// The pace of one exchange.
 pub(super) struct Pace {
@@ -26,6 +31,10 @@ pub(super) struct Pace {
     paid: u64,
     /// Bytes that have been paid for in advance.
     advance: u64,
+    /// At these rates, which may have changed since.
+    rates: Rates,
+    /// Bytes that have been moved since the last rest.
+    moved: u64,
     rests_until: Option<Millis>,
 }
 
@@ -44,7 +53,8 @@ impl Pace {
     pub(super) fn under(accounts: &Arc<Accounts>) -> Option<Box<Pace>> {
         accounts.part()?;
         let accounts = Arc::clone(accounts);
-        Some(Box::new(Pace { accounts, paid: 0, advance: 0, rests_until: None }))
+        let (paid, advance, moved, rates) = (0, 0, 0, Rates::default());
+        Some(Box::new(Pace { accounts, paid, advance, rates, moved, rests_until: None }))
     }
 
     /// How much it moves at once; `None` if its bytes are no longer limited.
@@ -65,8 +75,9 @@ impl Pace {
         let owed = self.accounts.owed(now);
         match self.part() {
             Some(part) if self.advance == 0 && !owed.is_zero() => {
-                self.accounts.charge(part as u64, now);
-                self.advance = part as u64;
+                self.advance = self.moved.clamp(FIRST, part as u64);
+                self.moved = 0;
+                self.rates = self.accounts.advance(self.advance, now);
                 let rest = owed.max(LEAST);
                 self.rests_until = Some(now.millis() + rest);
                 Next::BeginsToRest(rest)
@@ -85,6 +96,7 @@ impl Pace {
         let all = traffic.request.saturating_add(traffic.heads).saturating_add(traffic.body);
         let moved = all.saturating_sub(self.paid);
         self.paid = self.paid.max(all);
+        self.moved = self.moved.saturating_add(moved);
         let from_advance = moved.min(self.advance);
         self.advance -= from_advance;
         if moved > from_advance {
@@ -95,7 +107,7 @@ impl Pace {
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        self.accounts.give_back(self.advance);
+        self.accounts.give_back(self.advance, &self.rates);
     }
 }
 
@@ -139,19 +151,21 @@ mod tests {
         let table = Arc::new(KeyLimits::default());
         let limits = Limits { bytes: 80_000, ..Limits::default() };
         table.put_in_force(&[Line { name: "*".to_owned(), limits }]);
-        let bridge = table.enter(["a.test"].into_iter(), None).unwrap().on(1).unwrap();
+        let bridge =
+            table.enter(["a.test"].into_iter(), None).unwrap().on(1, &Arc::default()).unwrap();
         let mut paces = [(); 3].map(|()| Pace::under(bridge.accounts()).unwrap());
         let at = |millis: u64| Micros(10 * S + millis * 1000);
         assert_eq!(paces[0].next(at(0)), Next::Moves);
         paces[0].pay(traffic(89_800), at(0));
         // 10,000 too many: an eighth of a second.
         let rests = [0, 1, 2].map(|which| paces[which].next(at(0)));
-        let rest = |millis| Next::BeginsToRest(Duration::from_millis(millis));
-        assert_eq!(rests, [rest(125), rest(250), rest(375)]);
+        let rest = |micros| Next::BeginsToRest(Duration::from_micros(micros));
+        // The second waits for a part of the first, and the third for the few bytes of the second.
+        assert_eq!(rests, [rest(125_000), rest(250_000), rest(253_200)]);
         assert_eq!(paces[1].next(at(249)), Next::Rests);
         assert_eq!(paces[1].next(at(250)), Next::Moves);
         paces[1].pay(traffic(9_800), at(250));
-        assert_eq!(paces[1].next(at(250)), rest(250), "behind the third");
+        assert_eq!(paces[1].next(at(250)), rest(128_200), "behind the third");
         drop(paces);
         assert_eq!(bridge.accounts().owed(at(250)), Duration::ZERO, "what has not been moved");
     }

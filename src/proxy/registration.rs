@@ -268,7 +268,9 @@ impl Worker {
             log::debug!("{asked} from {peer} for {patterns:?}, admitted {by}");
         }
         self.stats().admitted[admitted as usize].add(1);
-        let terms = Terms { limited: limited.on(joined.route.id()), asked: consent.hold() };
+        let limited = limited.on(joined.route.id(), joined.route.limited());
+        let (asked, answer) = consent.hold();
+        let terms = Terms { asked, answer, limited };
         let (announced, terms) = (Announced::by(registration), terms.kept());
         let origin = Origin::Registered { keys, announced, terms };
         let said = Introduction {

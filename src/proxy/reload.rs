@@ -9,7 +9,10 @@ impl Worker {
     pub(super) fn reload(&mut self, reload: Reload) {
         let Reload { config, opened, listeners, done } = reload;
         self.submit_lines();
-        let limits_differ = self.config.settings.key_limits != config.settings.key_limits;
+        let (old, new) = (&self.config.settings, &config.settings);
+        // Without `authorise` the limits of its answers are gone.
+        let limits_differ = old.key_limits != new.key_limits
+            || (old.authorise.is_some() && new.authorise.is_none());
         self.config = config;
         self.apply_settings();
         self.acceptor.set_options(&socket_options(&self.config.settings));

@@ -135,6 +135,14 @@ fn lock(table: &Table) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What [`AddressCount`] counts together, as text.
+pub(super) fn shown_network(peer: IpAddr) -> String {
+    match network(peer) {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("{v6}/64"),
+    }
+}
+
 /// What one customer has: an IPv4 address, or the /64 of an IPv6 address.
 pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {

@@ -11,6 +11,8 @@ use super::key_limits::{Accounts, Limited};
 pub(super) struct Terms {
     /// It was asked about.
     pub(super) asked: Option<Arc<Hold>>,
+    /// The number of the answer whose limits it has ([`Hold::changes`]).
+    pub(super) answer: u64,
     pub(super) limited: Option<Box<Limited>>,
 }
 

@@ -1,5 +1,6 @@
 //! A route, shared by all workers: what it serves, and its members.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,13 +24,15 @@ pub struct Route<B> {
     id: u64,
     spec: RouteSpec,
     traffic: Traffic,
+    limited: Arc<AtomicUsize>,
     failures: Failures,
 }
 
 impl<B> Route<B> {
     pub(super) fn new(id: u64, spec: RouteSpec, now: Micros) -> Self {
         let (traffic, failures) = (Traffic::default(), Failures::default());
-        Route { state: Mutex::new(RouteState::new(now)), id, spec, traffic, failures }
+        let (state, limited) = (Mutex::new(RouteState::new(now)), Arc::default());
+        Route { state, id, spec, traffic, limited, failures }
     }
 
     /// Unique in this process, never reused.
@@ -45,6 +48,16 @@ impl<B> Route<B> {
     /// What has passed over it.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// How many of its bridges have limits by which requests are to be counted. The owner of the
+    /// bridges counts them.
+    pub fn limited(&self) -> &Arc<AtomicUsize> {
+        &self.limited
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.limited.load(Relaxed) > 0
     }
 
     /// What has gone wrong on it lately, as far as that is noted.

@@ -166,6 +166,11 @@ impl<B> Scheduler<B> {
         found.break_value()
     }
 
+    /// Whether a route of `query` has bridges with limits ([`Route::limited`]). Takes no lock.
+    pub fn is_limited(&self, query: &RouteQuery<'_>) -> bool {
+        self.any_route(query, Route::is_limited)
+    }
+
     /// Whether a request for `query` has a route to wait for: one that has bridges, had some
     /// recently, or is pinned.
     pub fn knows(&self, query: &RouteQuery<'_>) -> bool {

@@ -2,11 +2,13 @@
 
 use super::upgrade::{Upgraded, await_end};
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Json, Proxy, Seen, Setup, at, eventually, run_well, serve_unix,
+    ACK, Agent, App, Bridge, Client, Json, Proxy, Seen, Setup, Stopwatch, at, eventually, pattern,
+    run_well, serve_unix,
 };
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// `printf second:1700000000:b.test | sha1sum`
 const KEY: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
@@ -265,7 +267,8 @@ fn an_answer_is_used_for_as_long_as_it_says() {
 #[test]
 fn the_answers_that_are_kept_are_bounded() {
     let app = App::start(|_| answer(YES, Some(600)));
-    let proxy = guarded(&url(&app), "authorise-cache 2");
+    // A quarter of them, for one visitor.
+    let proxy = guarded(&url(&app), "authorise-cache 8");
     for host in ["a.b.test", "c.b.test", "d.b.test", "a.b.test"] {
         park(&proxy, host);
     }
@@ -282,7 +285,7 @@ fn a_bridge_with_one_question_too_many_comes_later() {
     let mut first = Bridge::connect(&proxy);
     first.send(registration("a.b.test"));
     eventually("it is asked", || metric(&proxy, "cloudbridge_authorise_waiting") == 1);
-    // A key has a quarter of them; others have theirs.
+    // A visitor has a quarter of them, and all with keys of one root a half.
     let mut other = Bridge::connect(&proxy);
     other.send(keyed("d.b.test", &narrow(&["--host", "d.b.test"])));
     eventually("it is asked, too", || metric(&proxy, "cloudbridge_authorise_waiting") == 2);
@@ -482,4 +485,208 @@ fn an_agent_says_why_it_is_refused() {
     let proxy = guarded(&url(&app), "");
     let agent = Agent::start(&["--echo", "-n1", "--host", "b.test", "--key", KEY, &at(&proxy)]);
     agent.await_log("this bridge is not allowed: unpaid");
+}
+
+/// The order of the hosts, and what the backend says it is, make no other question.
+#[test]
+fn equal_questions_are_equal_however_they_are_put() {
+    let app = App::start(|_| answer(YES, Some(600)));
+    let proxy = guarded(&url(&app), "");
+    let keys = ["a.b.test", "c.b.test"].map(|host| (host, narrow(&["--host", host])));
+    let register = |order: [usize; 2], agent: &str| {
+        let lines = order.map(|at| format!("Host: {}\r\nHost-Key: {}\r\n", keys[at].0, keys[at].1));
+        let text = format!("BRIDGE / HTTP/1.1\r\n{}User-Agent: {agent}\r\n\r\n", lines.concat());
+        Bridge::register(&proxy, text)
+    };
+    let _bridges = [register([0, 1], "x/1"), register([1, 0], "x/1"), register([0, 1], "x/2")];
+    assert_eq!(app.served(), 1);
+}
+
+/// A proxy that asks this program from its next reload on.
+#[track_caller]
+fn not_asking(app: &App) -> Proxy {
+    Setup::new()
+        .settings(&format!("secrets {{dir}}/secrets\n# authorise {}\n", url(app)))
+        .file("secrets", "1600000000:second\n")
+        .start()
+}
+
+#[track_caller]
+fn begin_to_ask(proxy: &Proxy) {
+    proxy.change_settings("# authorise", "authorise");
+    proxy.reload_well();
+}
+
+#[test]
+fn a_no_that_is_kept_closes_the_bridges_that_were_never_asked_about() {
+    let app = App::start(|_| answer(NO, Some(3600)));
+    let proxy = not_asking(&app);
+    let mut bridges = [(); 3].map(|()| park(&proxy, "b.test"));
+    begin_to_ask(&proxy);
+    assert_eq!(Bridge::refused(&proxy, registration("b.test")).status(), 403);
+    let mut clients = [(); 3].map(|()| Client::get(&proxy, "b.test", "/"));
+    bridges.iter_mut().for_each(|bridge| _ = bridge.accept_request());
+    for bridge in &mut bridges {
+        bridge.respond("served");
+    }
+    bridges.iter_mut().for_each(|bridge| _ = bridge.expect_closed());
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "served"));
+    assert_eq!(app.served(), 1);
+}
+
+/// Serves requests until the bridge has parked with the limits of an answer: one asks, and what is
+/// served after the next has parked comes under them.
+#[track_caller]
+fn serve_until_limited(proxy: &Proxy, bridge: &mut Bridge, allowed: u64) {
+    bridge.serve_to(&mut Client::get(proxy, "b.test", "/"), "asks");
+    eventually("an answer", || questions(proxy, "allowed") == allowed);
+    for _ in 0..2 {
+        bridge.serve_to(&mut Client::get(proxy, "b.test", "/"), "served");
+    }
+}
+
+#[track_caller]
+fn has_as_many_as_it_may(proxy: &Proxy) {
+    let refusal = Bridge::refused(proxy, registration("b.test"));
+    let text = "as many bridges as b.test may have are connected: 1\n";
+    assert_eq!((refusal.status(), refusal.text().as_str()), (503, text));
+}
+
+const ONE_BRIDGE: &str = r#"{"allow":true,"limits":{"bridges":1}}"#;
+
+#[test]
+fn a_bridge_that_is_connected_gets_the_limits_of_its_first_answer() {
+    let app = App::start(|_| answer(ONE_BRIDGE, Some(600)));
+    let proxy = not_asking(&app);
+    let mut bridge = park(&proxy, "b.test");
+    begin_to_ask(&proxy);
+    serve_until_limited(&proxy, &mut bridge, 1);
+    has_as_many_as_it_may(&proxy);
+}
+
+#[test]
+fn a_bridge_that_is_connected_gets_the_limits_of_a_changed_answer() {
+    let limits = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&limits);
+    let app = App::start(move |_| match now.load(Ordering::SeqCst) {
+        true => answer(ONE_BRIDGE, Some(600)),
+        false => answer(YES, Some(1)),
+    });
+    let proxy = guarded(&url(&app), "workers 3");
+    let mut first = park(&proxy, "b.test");
+    limits.store(true, Ordering::SeqCst);
+    let second = eventually_limited(&proxy);
+    // It is the one that it may have; then the first is that.
+    has_as_many_as_it_may(&proxy);
+    drop(second);
+    proxy.await_count("b", 1);
+    for _ in 0..2 {
+        first.serve_to(&mut Client::get(&proxy, "b.test", "/"), "served");
+    }
+    has_as_many_as_it_may(&proxy);
+}
+
+/// Registers, when what was answered before may no longer be used; that bridge asks, and gets no
+/// request.
+#[track_caller]
+fn eventually_limited(proxy: &Proxy) -> Bridge {
+    let mut held = None;
+    eventually("another answer", || {
+        held = None;
+        proxy.await_count("b", 1);
+        held = Some(park(proxy, "b.test"));
+        questions(proxy, "allowed") == 2
+    });
+    held.expect("a bridge")
+}
+
+#[test]
+fn an_upgrade_keeps_the_limits_of_an_answer() {
+    let app = App::start(|_| answer(ONE_BRIDGE, Some(600)));
+    let proxy = Upgraded::with(setup(&url(&app), ""));
+    let mut bridge = park(&proxy, "b.test");
+    await_end(proxy.upgrade());
+    serve_until_limited(&proxy, &mut bridge, 1);
+    has_as_many_as_it_may(&proxy);
+}
+
+#[test]
+fn an_answer_of_a_program_that_is_no_longer_asked_lets_nobody_in() {
+    let (old, new) =
+        (App::start(|_| answer(YES, Some(600))), App::start(|_| answer(NO, Some(600))));
+    let held = old.hold();
+    let proxy = guarded(&url(&old), "workers 3");
+    let mut bridge = Bridge::connect(&proxy);
+    bridge.send(registration("b.test"));
+    eventually("it is asked", || metric(&proxy, "cloudbridge_authorise_waiting") == 1);
+    proxy.change_settings(&url(&old), &url(&new));
+    proxy.reload_well();
+    drop(held);
+    let refusal = bridge.read_refusal();
+    let text = "whether this bridge is allowed cannot be found out now\n";
+    assert_eq!((refusal.status(), refusal.text().as_str()), (503, text));
+    assert_eq!(Bridge::refused(&proxy, registration("b.test")).status(), 403);
+}
+
+#[track_caller]
+fn echo(proxy: &Proxy) -> Agent {
+    let agent = Agent::start(&["--echo", "-n4", "--host", "b.test", "--key", KEY, &at(proxy)]);
+    proxy.await_count("b", 4);
+    agent
+}
+
+/// How many of so many requests at once are served, and how long that takes; others get 429.
+#[track_caller]
+fn served_of(proxy: &Proxy, count: usize) -> (usize, f64) {
+    let clock = Instant::now();
+    let mut clients: Vec<Client> = (0..count).map(|_| Client::get(proxy, "b.test", "/")).collect();
+    let statuses = clients.iter_mut().map(|client| client.read_response().status());
+    let served = statuses.inspect(|status| assert!([200, 429].contains(status), "{status}"));
+    (served.filter(|status| *status == 200).count(), clock.elapsed().as_secs_f64())
+}
+
+#[test]
+fn the_requests_of_an_answer_are_bounded_until_nobody_is_asked() {
+    let limits = r#"{"allow":true,"limits":{"requests-per-second":1}}"#;
+    let app = App::start(|_| answer(limits, Some(600)));
+    let proxy = guarded(&url(&app), "workers 3");
+    let _agent = echo(&proxy);
+    let (served, seconds) = served_of(&proxy, 30);
+    assert!(served >= 1 && served as f64 <= 1.0 + seconds, "{served} in {seconds} s");
+    proxy.change_settings(&format!("authorise {}", url(&app)), "");
+    proxy.reload_well();
+    assert_eq!(served_of(&proxy, 30).0, 30);
+}
+
+#[test]
+fn the_waiting_requests_of_an_answer_are_bounded() {
+    let app = App::start(|_| answer(r#"{"allow":true,"limits":{"waiting":1}}"#, Some(600)));
+    let proxy = guarded(&url(&app), "workers 3");
+    let mut bridge = park(&proxy, "b.test");
+    let mut busy = Client::get(&proxy, "b.test", "/");
+    bridge.accept_request();
+    let mut waiting = Client::get(&proxy, "b.test", "/");
+    proxy.await_count("c", 1);
+    let response = Client::get(&proxy, "b.test", "/").read_response();
+    let text = "too many requests wait for the backends of this name\n";
+    assert_eq!((response.status(), response.text().as_str()), (503, text));
+    bridge.respond_to(&mut busy, "first");
+    bridge.serve_to(&mut waiting, "second");
+}
+
+#[test]
+fn the_bytes_of_an_answer_are_paced() {
+    const KIB: usize = 1024;
+    let limits = r#"{"allow":true,"limits":{"bytes-per-second":65536}}"#;
+    let app = App::start(move |_| answer(limits, Some(600)));
+    let proxy = guarded(&url(&app), "");
+    let mut bridge = park(&proxy, "b.test");
+    let clock = Stopwatch::start();
+    let mut client = Client::get(&proxy, "b.test", "/");
+    bridge.accept_request();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 128 * KIB);
+    bridge.send([head.into_bytes(), pattern(0, 128 * KIB)].concat());
+    assert_eq!(client.read_response().body.len(), 128 * KIB);
+    // A second's worth at once, the rest at its pace but for the last part.
+    clock.assert_passed(Duration::from_millis(800));
 }

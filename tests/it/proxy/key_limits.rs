@@ -254,3 +254,53 @@ fn a_client_that_goes_while_its_exchange_rests_is_noticed() {
     bridge.expect_closed();
     proxy.await_no_bridges();
 }
+
+/// What they pay for in advance is about what they move.
+#[test]
+fn small_exchanges_do_not_wait_for_large_parts() {
+    let proxy = guarded("workers 3\nkey-limits b.test bytes-per-second=64k");
+    let agent = Agent::start(&["--echo", "-n16", "--host", "b.test", "--key", KEY, &at(&proxy)]);
+    let mut bridge = park(&proxy, "x.b.test", KEY);
+    proxy.await_count("b", 17);
+    // Uses all that there is at once.
+    let mut large = Client::get(&proxy, "x.b.test", "/");
+    bridge.accept_request();
+    bridge.send(body(80 * KIB));
+    read_whole(&mut large, 80 * KIB);
+    let clock = Instant::now();
+    // A few hundred bytes each: in parts of an eighth of a second they would take eight seconds.
+    let mut clients: Vec<Client> = (0..64).map(|_| Client::get(&proxy, "b.test", "/")).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.read_response().status(), 200));
+    assert!(clock.elapsed() < Duration::from_secs(5), "{:?}", clock.elapsed());
+    drop(agent);
+}
+
+/// A bridge without limits does not lift those of the others of its host.
+#[test]
+fn a_key_without_limits_lifts_no_limits_of_others() {
+    let proxy = guarded("workers 3\nkey-limits x.b.test requests-per-second=1");
+    let _agent = echo(&proxy, "x.b.test", &narrow(KEY, "x.b.test"));
+    let _unlimited = park(&proxy, "x.b.test", KEY);
+    proxy.await_count("b", 5);
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::get(&proxy, "x.b.test", "/")).collect();
+    eventually("one is refused", || clients.iter().any(|client| client.has_bytes()));
+    let refused =
+        |client: &mut Client| client.has_bytes() && client.read_response().status() == 429;
+    eventually("one is refused", || clients.iter_mut().any(refused));
+}
+
+#[test]
+fn a_backend_that_closes_while_its_exchange_rests_is_noticed() {
+    let proxy = guarded("key-limits * bytes-per-second=1k");
+    let mut bridge = park(&proxy, "b.test", KEY);
+    let mut client = Client::get(&proxy, "b.test", "/");
+    bridge.accept_request();
+    bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n");
+    bridge.send(pattern(0, 2 * KIB));
+    assert_eq!(client.read_head().status(), 200);
+    drop(bridge);
+    let (rest, _) = client.read_to_end();
+    // What it had sent before its FIN is sent on first, at its pace.
+    assert_eq!((rest.len(), pattern_differs(0, &rest)), (2 * KIB, None));
+    proxy.await_no_bridges();
+}
