@@ -14,6 +14,8 @@ use crate::time::Micros;
 
 const RUN: Duration = Duration::from_millis(700);
 const OPERATIONS_PER_ROUND: usize = 300;
+/// Enough turns to ask all requests that wait about all routes with predicates.
+const TURNS_TO_SYNC: usize = 100;
 const HOSTS: [&str; 3] = ["a.x", "b.x", "c"];
 const PATTERNS: [&[&str]; 4] = [&["a.x"], &["*.x"], &["*"], &["b.x", "c"]];
 
@@ -243,9 +245,12 @@ impl Worker {
             self.operate();
         }
         self.shared.barrier.wait();
-        // No route comes or goes any more, so after this everybody knows every route.
-        self.scheduler.sync(MEETS);
-        self.take_matches();
+        // No route comes or goes any more, so after this everybody knows every route. A turn asks only so
+        // many requests.
+        for _ in 0..TURNS_TO_SYNC {
+            self.scheduler.sync(MEETS);
+            self.take_matches();
+        }
         assert!(self.scheduler.is_synced());
         self.shared.barrier.wait();
         while self.shared.under_way.load(SeqCst) > 0 {
