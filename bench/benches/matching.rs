@@ -282,8 +282,8 @@ fn beside_lanes(c: &mut Criterion) {
     group.finish();
 }
 
-/// Most predicates of a host, all about cookies, and a request with as many cookies as fit into a head. It
-/// meets none of them. A look is what a request that waits costs a new route.
+/// As many predicates as a host may have, all about cookies, and a request with as many cookies as fit
+/// into a head. It meets none of them. A look is what a request that waits costs a new route.
 fn many_cookies(c: &mut Criterion) {
     const LANES: usize = 32;
     const EACH: usize = 16;

@@ -331,12 +331,6 @@ fn services(
         "host",
         "prefix",
         "instance",
-        "if-method",
-        "if-path-prefix",
-        "if-header",
-        "if-cookie",
-        "if-max-body",
-        "if-client",
         "key",
         "key-file",
         BEARER_KEYS,
@@ -345,6 +339,7 @@ fn services(
         "rewrite-host",
     ];
     wrong.not_with(matches, "-c", &unfit);
+    wrong.not_with(matches, "-c", &predicates::OPTIONS);
     wrong.not_with(matches, "-c", &CHECK_OPTIONS);
     wrong.not_with(matches, "-c", &TLS_OPTIONS);
     let proxies = proxies(matches, &mut wrong);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Reads `2 * N` hex digits, in either case.
-pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
     }
@@ -15,8 +15,13 @@ pub(super) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
+/// Reads `2 * N` hex digits in lower case.
+pub(super) fn from_lower_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    from_hex(text).filter(|_| !text.bytes().any(|b| b.is_ascii_uppercase()))
+}
+
 /// Writes bytes as hex digits, in lower case.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         // Writing to a String cannot fail.

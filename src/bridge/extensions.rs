@@ -7,7 +7,7 @@ use std::ops::BitOr;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::ascii::{from_hex, hex};
+use super::ascii::{from_lower_hex, hex};
 
 /// The field of a BRIDGE that announces support for the extensions; its value is a
 /// [`BackendToken`].
@@ -69,10 +69,7 @@ impl BackendToken {
     /// Reads 32 lower-case hex digits.
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<BackendToken> {
-        if value.iter().any(u8::is_ascii_uppercase) {
-            return None;
-        }
-        from_hex(str::from_utf8(value).ok()?).map(BackendToken)
+        from_lower_hex(str::from_utf8(value).ok()?).map(BackendToken)
     }
 
     /// Whether it is the same, compared in constant time.

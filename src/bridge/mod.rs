@@ -26,7 +26,7 @@ pub(crate) mod ptth;
 pub mod request;
 pub(crate) mod swiftclient;
 
-pub(crate) use ascii::number;
+pub(crate) use ascii::{from_hex, hex, number};
 pub use extensions::BackendToken;
 pub use hostkey::{HostKey, Secrets};
 pub use request::{Refusal, Registration};

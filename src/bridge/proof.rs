@@ -10,7 +10,7 @@ use std::fmt::Write;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-use super::ascii::{from_hex, hex};
+use super::ascii::{from_lower_hex, hex};
 
 /// The field with a nonce: the backend's in a BRIDGE, the proxy's in its answer.
 pub const NONCE: &str = "Cloudbridge-Nonce";
@@ -47,10 +47,7 @@ impl Nonce {
     /// Reads 32 lower-case hex digits.
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Nonce> {
-        if value.iter().any(u8::is_ascii_uppercase) {
-            return None;
-        }
-        from_hex(str::from_utf8(value).ok()?).map(Nonce)
+        from_lower_hex(str::from_utf8(value).ok()?).map(Nonce)
     }
 
     fn digits(self) -> String {

@@ -6,6 +6,7 @@
 
 use httparse::Header;
 
+use super::ascii::from_hex;
 use super::extensions::Extensions;
 use super::request::{self, MAX_FIELDS, Refusal, Registration};
 use crate::http::Framing;
@@ -196,7 +197,7 @@ fn origins(target: &str) -> Option<&str> {
 
 /// Where a proof may be: in a Host-Key as in a BRIDGE, and in Authorization.
 fn key_in<'b>(field: &Header<'b>) -> Option<(&'b str, &'b [u8])> {
-    if field.name.eq_ignore_ascii_case("Host-Key") {
+    if request::is_host_key(field) {
         Some(("", field.value))
     } else if field.name.eq_ignore_ascii_case("Authorization") {
         bearer(field.value)
@@ -219,8 +220,7 @@ fn unescape(text: &str) -> Option<String> {
     let mut decoded = parts.next()?.to_owned();
     for part in parts {
         let (digits, rest) = part.split_at_checked(2)?;
-        let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let byte = is_hex.then(|| u8::from_str_radix(digits, 16).ok()).flatten()?;
+        let [byte] = from_hex(digits)?;
         decoded.push(char::from(byte));
         decoded.push_str(rest);
     }

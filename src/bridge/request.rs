@@ -208,7 +208,7 @@ impl Registration {
             self.take_key(field.value)
                 .map_err(|bad| Refusal::new(400, format!("bad Host-Key: {bad}")))
         } else if name.eq_ignore_ascii_case(proof::NONCE) {
-            take_nonce(&mut self.nonce, field.value)
+            take_once(&mut self.nonce, Nonce::parse(field.value), proof::NONCE, DIGITS_FORM)
         } else if name.eq_ignore_ascii_case("Expect") {
             if field.value.eq_ignore_ascii_case(b"100-continue") {
                 return Ok(());
@@ -216,9 +216,11 @@ impl Registration {
             // RFC 9110, section 10.1.1: the only expectation there is.
             Err(Refusal::new(417, "only Expect: 100-continue is understood"))
         } else if name.eq_ignore_ascii_case(extensions::BACKEND) {
-            take_token(&mut self.backend, extensions::BACKEND, field.value)
+            let sent = BackendToken::parse(field.value);
+            take_once(&mut self.backend, sent, extensions::BACKEND, DIGITS_FORM)
         } else if name.eq_ignore_ascii_case(extensions::LEAVE) {
-            take_token(&mut self.leave, extensions::LEAVE, field.value)
+            let sent = BackendToken::parse(field.value);
+            take_once(&mut self.leave, sent, extensions::LEAVE, DIGITS_FORM)
         } else if name.eq_ignore_ascii_case(extensions::EXTENSIONS) {
             self.uses = self.uses | Extensions::parse(field.value);
             Ok(())
@@ -226,7 +228,8 @@ impl Registration {
             self.agent = Some(quoted(field.value)).filter(|agent| !agent.is_empty());
             Ok(())
         } else if name.eq_ignore_ascii_case(INSTANCE) {
-            take_instance(&mut self.instance, field.value)
+            let sent = InstanceName::parse(field.value);
+            take_once(&mut self.instance, sent, INSTANCE, INSTANCE_FORM)
         } else if begins(name, "Content-") || name.eq_ignore_ascii_case("Transfer-Encoding") {
             let name = quoted(name.as_bytes());
             Err(Refusal::new(501, format!("a BRIDGE has no body: {name} is not supported")))
@@ -263,39 +266,26 @@ impl Registration {
     }
 }
 
-/// The token is a secret, so a refusal does not quote it.
-fn take_token(token: &mut Option<BackendToken>, name: &str, value: &[u8]) -> Result<(), Refusal> {
-    let Some(sent) = BackendToken::parse(value) else {
-        return Err(Refusal::new(400, format!("bad {name}: it is 32 lower-case hex digits")));
+/// What a token and a nonce must be, for messages.
+const DIGITS_FORM: &str = "it is 32 lower-case hex digits";
+
+/// Takes the value of a field that may come once. It may be a secret, so a refusal does not quote it.
+fn take_once<T>(
+    place: &mut Option<T>,
+    sent: Option<T>,
+    name: &str,
+    form: &str,
+) -> Result<(), Refusal> {
+    let Some(sent) = sent else {
+        return Err(Refusal::new(400, format!("bad {name}: {form}")));
     };
-    if token.replace(sent).is_some() {
+    if place.replace(sent).is_some() {
         return Err(Refusal::new(400, format!("{name} is given twice")));
     }
     Ok(())
 }
 
-fn take_instance(instance: &mut Option<InstanceName>, value: &[u8]) -> Result<(), Refusal> {
-    let Some(sent) = InstanceName::parse(value) else {
-        return Err(Refusal::new(400, format!("bad {INSTANCE}: {INSTANCE_FORM}")));
-    };
-    if instance.replace(sent).is_some() {
-        return Err(Refusal::new(400, format!("{INSTANCE} is given twice")));
-    }
-    Ok(())
-}
-
-fn take_nonce(nonce: &mut Option<Nonce>, value: &[u8]) -> Result<(), Refusal> {
-    let name = proof::NONCE;
-    let Some(sent) = Nonce::parse(value) else {
-        return Err(Refusal::new(400, format!("bad {name}: it is 32 lower-case hex digits")));
-    };
-    if nonce.replace(sent).is_some() {
-        return Err(Refusal::new(400, format!("{name} is given twice")));
-    }
-    Ok(())
-}
-
-fn is_host_key(field: &Header<'_>) -> bool {
+pub(super) fn is_host_key(field: &Header<'_>) -> bool {
     field.name.eq_ignore_ascii_case("Host-Key")
 }
 

@@ -26,7 +26,7 @@ const MAX_PER_SERVER: Range<usize> = Range::new(1, MANY);
 const TUNNELS_PER_SERVER: Range<usize> = Range::new(0, MANY);
 
 /// How long a request may wait for its backend while another is free.
-const STICKY_WAIT: Range<Duration> = Range::new(Duration::ZERO, Duration::from_secs(3_600));
+const STICKY_WAITS: Range<Duration> = Range::new(Duration::ZERO, Duration::from_secs(3_600));
 
 /// The words of the setting `forwarded`, and the two of the original.
 const FORWARDED_OR_NOT: [(&str, Forwarded); 5] =
@@ -253,7 +253,7 @@ impl Site {
             "sticky" => self.sticky = Some(Sticky::parse(value, self.name()).map_err(colon)?),
             "sticky-wait" => {
                 let time = values::time(value).map_err(colon)?;
-                self.sticky_wait = Some(STICKY_WAIT.check(time, show_time).map_err(colon)?);
+                self.sticky_wait = Some(STICKY_WAITS.check(time, show_time).map_err(colon)?);
             }
             "error-page" => {
                 let (statuses, file) = value.split_once(':').ok_or_else(|| {

@@ -7,6 +7,8 @@ use crate::http::{Forwarded, ForwardedStyle, TimeUnit};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(super) use crate::http::quoted;
+
 /// The words of [`Forwarded`].
 pub(super) const FORWARDED: [(&str, Forwarded); 3] =
     [("append", Forwarded::Append), ("replace", Forwarded::Replace), ("off", Forwarded::Off)];
@@ -28,10 +30,6 @@ pub(super) const REQUEST_START: [(&str, Option<TimeUnit>); 4] = [
 
 const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
 
-/// Longest part of a word that a message quotes, in characters, so that the message fits a line of
-/// a terminal.
-const QUOTE_LIMIT: usize = 60;
-
 /// A unit, and what it is worth. Of several with the same worth the first is shown.
 type Unit = (&'static str, u64);
 
@@ -49,12 +47,6 @@ const SIZE_UNITS: [Unit; 7] = [
     ("K", 1 << 10),
     ("", 1),
 ];
-
-/// The word in quotation marks, escaped and truncated.
-pub(super) fn quoted(word: &str) -> String {
-    let start: String = word.chars().take(QUOTE_LIMIT).collect();
-    if start.len() < word.len() { format!("{start:?}...") } else { format!("{start:?}") }
-}
 
 /// A whole number in decimal digits.
 pub(crate) fn count(word: &str) -> Result<usize, String> {

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::http::{Coding, Codings, Validators};
-
-use super::readers::Readers;
+use crate::net::threads::Threads;
 
 /// For how long after a change a file's tag is weak: it may change again and have the same time.
 /// Kernels before 6.13 stamp files with the time of their last tick, 1 to 10 ms ago; some file systems
@@ -57,7 +56,7 @@ pub(super) struct Source {
 pub(crate) struct OpenFile {
     pub(super) file: File,
     /// Those of its root.
-    pub(crate) readers: Readers,
+    pub(crate) readers: Threads,
     pub(crate) size: u64,
     /// Seconds and nanoseconds since 1970.
     modified: (i64, i64),
@@ -78,7 +77,7 @@ impl OpenFile {
         name: &[u8],
         source: Source,
         siblings: [Option<Source>; Coding::ALL.len()],
-        readers: &Readers,
+        readers: &Threads,
         now: SystemTime,
     ) -> OpenFile {
         let media = media(name);
@@ -96,7 +95,7 @@ impl OpenFile {
         media: &str,
         coding: Option<Coding>,
         varies: bool,
-        readers: &Readers,
+        readers: &Threads,
         now: SystemTime,
     ) -> OpenFile {
         let modified = (metadata.mtime(), metadata.mtime_nsec());

@@ -8,7 +8,7 @@
 //!
 //! Read in this order: [`name`] (from a path to a name below a folder, pure), [`file`] (a file that is
 //! open, with what is said of it), [`root`] (a folder, and how files below it are opened), [`reading`]
-//! (reading without waiting), [`readers`] (the threads that may wait), [`cache`] (open files, for a
+//! (reading without waiting), [`cache`] (open files, for a
 //! second), [`response`] (the head of a response, and the bytes behind it).
 //!
 //! Nothing here knows sites, connections or workers.
@@ -16,7 +16,6 @@
 pub(crate) mod cache;
 pub(crate) mod file;
 pub(crate) mod name;
-pub(crate) mod readers;
 pub(crate) mod reading;
 pub(crate) mod response;
 pub(crate) mod root;

@@ -12,12 +12,16 @@ use std::time::SystemTime;
 
 use crate::http::Coding;
 use crate::net::sys::{self, Beneath};
+use crate::net::threads::{Bounds, Threads};
 use crate::time::Millis;
 
 use super::cache::VALID;
 use super::file::{Nearness, OpenFile, Source};
 use super::name::is_below;
-use super::readers::Readers;
+
+/// The threads of a folder, which may wait for its disk: enough to keep that busy. One that has stopped
+/// must not collect requests without bound.
+const READERS: Bounds = Bounds { name: "files", task: "read files", threads: 4, queue: 512 };
 
 /// How often a file is opened again whose way has changed while it was opened.
 const ATTEMPTS: usize = 16;
@@ -57,7 +61,7 @@ pub(crate) struct Root {
     looked_at: AtomicU64,
     /// That something may not be read has been logged.
     is_denied_logged: AtomicBool,
-    pub(crate) readers: Readers,
+    pub(crate) readers: Threads,
 }
 
 /// What the path of a root means.
@@ -108,7 +112,7 @@ impl Root {
             folder: Mutex::new(Arc::new(folder)),
             looked_at: AtomicU64::new(0),
             is_denied_logged: AtomicBool::new(false),
-            readers: Readers::default(),
+            readers: Threads::new(READERS),
         })
     }
 

@@ -14,12 +14,13 @@ use super::under::path_alone;
 /// once, when it is first asked for: a host may have many sets of predicates.
 pub struct RequestFacts<'a> {
     method: &'a str,
-    /// Without the query.
+    /// As it came.
     path: &'a str,
     fields: &'a [Header<'a>],
     framing: Framing,
     peer: IpAddr,
     proxies: &'a [Network],
+    path_alone: OnceCell<&'a str>,
     cookies: OnceCell<Cookies<'a>>,
     client: OnceCell<Option<IpAddr>>,
 }
@@ -37,8 +38,8 @@ impl<'a> RequestFacts<'a> {
         peer: IpAddr,
         proxies: &'a [Network],
     ) -> Self {
-        let (path, cookies, client) = (path_alone(path), OnceCell::new(), OnceCell::new());
-        RequestFacts { method, path, fields, framing, peer, proxies, cookies, client }
+        let (path_alone, cookies, client) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        RequestFacts { method, path, fields, framing, peer, proxies, path_alone, cookies, client }
     }
 
     pub(super) fn method(&self) -> &'a str {
@@ -47,7 +48,7 @@ impl<'a> RequestFacts<'a> {
 
     /// Without the query.
     pub(super) fn path(&self) -> &'a str {
-        self.path
+        self.path_alone.get_or_init(|| path_alone(self.path))
     }
 
     /// The length of the body; `None` if it is not known before its end.
@@ -96,7 +97,7 @@ impl<'a> RequestFacts<'a> {
     }
 }
 
-/// What is known of a request, kept for when the request may have gone.
+/// A copy of [`RequestFacts`] that outlives the request.
 pub struct KeptFacts {
     method: String,
     path: String,
@@ -112,7 +113,7 @@ impl KeptFacts {
         let copied = |field: &Header<'_>| (field.name.to_owned(), field.value.to_owned());
         KeptFacts {
             method: facts.method.to_owned(),
-            path: facts.path.to_owned(),
+            path: facts.path().to_owned(),
             fields: facts.fields.iter().map(copied).collect(),
             framing: facts.framing,
             client: facts.client(),

@@ -53,6 +53,7 @@ pub use conditions::Validators;
 pub use facts::{KeptFacts, RequestFacts};
 pub use framing::Framing;
 pub use network::Network;
+pub(crate) use network::quoted;
 pub use predicates::Predicates;
 pub use ranges::Ranges;
 pub use reply::{Reply, reason};

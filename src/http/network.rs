@@ -3,8 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How much of a word an error repeats, in characters.
-const QUOTED: usize = 64;
+/// Longest part of a word that a message quotes, in characters, so that the message fits a line of
+/// a terminal.
+const QUOTED: usize = 60;
 
 /// A network: `10.0.0.0/8`, `2001:db8::/32`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,7 +84,8 @@ fn masked(address: IpAddr, bits: u32) -> IpAddr {
     }
 }
 
-fn quoted(word: &str) -> String {
+/// The word in quotation marks, escaped and truncated.
+pub(crate) fn quoted(word: &str) -> String {
     let start: String = word.chars().take(QUOTED).collect();
     if start.len() < word.len() { format!("{start:?}...") } else { format!("{start:?}") }
 }

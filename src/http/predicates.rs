@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::fmt;
 
-use super::ascii::{is_token, list};
+use super::ascii::is_token;
 use super::facts::RequestFacts;
 use super::network::Network;
+use super::request::MAX_METHOD;
 use super::under::is_under;
 
 /// The beginning of the names of the fields.
@@ -18,11 +19,7 @@ pub(crate) const MOST: usize = 16;
 /// Longest value of a field, in bytes.
 const MAX_VALUE: usize = 256;
 
-/// Longest method, in bytes: as in a request.
-const MAX_METHOD: usize = 32;
-
-/// The kinds, from the least specific on. Of two sets with as many predicates, the one with the more
-/// specific kind comes first.
+/// The kinds, in the order of [`KINDS`].
 #[derive(Clone, Copy)]
 enum Kind {
     MaxBody,
@@ -43,7 +40,7 @@ const KINDS: [(&str, Kind); 6] = [
 ];
 
 /// What a request must be like for a backend to get it. Two are equal if they say the same in
-/// another order. Never empty where it is used: a backend without predicates has none of these.
+/// another order. Empty for a backend that takes every request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Predicates {
     /// One of these, if there are any.
@@ -108,7 +105,7 @@ impl Predicates {
         let text = text.ok_or("it has characters that are not visible ASCII")?;
         match kind {
             Kind::Method => {
-                for method in list(value).map(text_of) {
+                for method in text.split(',').map(str::trim_ascii) {
                     let is_one =
                         (1..=MAX_METHOD).contains(&method.len()) && method.bytes().all(is_token);
                     add(&mut self.methods, is_one.then(|| method.to_owned()).ok_or("no method")?);
@@ -130,7 +127,7 @@ impl Predicates {
                 }
             }
             Kind::Client => {
-                for network in list(value).map(text_of) {
+                for network in text.split(',').map(str::trim_ascii) {
                     add(&mut self.clients, Network::parse(network)?);
                 }
             }
@@ -165,19 +162,14 @@ impl Predicates {
     /// The order in which they are asked (`doc/protocol.md`, "Predicates").
     #[must_use]
     pub fn specificity(&self) -> Specificity {
-        let any = |is_there: bool| usize::from(is_there);
-        let counts = [
-            (Kind::MaxBody, any(self.max_body.is_some())),
-            (Kind::Method, any(!self.methods.is_empty())),
-            (Kind::PathPrefix, any(!self.prefixes.is_empty())),
-            (Kind::Header, self.headers.len()),
-            (Kind::Cookie, self.cookies.len()),
-            (Kind::Client, any(!self.clients.is_empty())),
+        let kinds = [
+            usize::from(!self.clients.is_empty()),
+            self.cookies.len(),
+            self.headers.len(),
+            usize::from(!self.prefixes.is_empty()),
+            usize::from(!self.methods.is_empty()),
+            usize::from(self.max_body.is_some()),
         ];
-        let mut kinds = [0; KINDS.len()];
-        for (kind, count) in counts {
-            kinds[KINDS.len() - 1 - kind as usize] = count;
-        }
         Specificity {
             count: kinds.iter().sum(),
             kinds,
@@ -190,18 +182,16 @@ impl Predicates {
     /// Whether a request meets all of them.
     #[must_use]
     pub fn are_met_by(&self, facts: &RequestFacts<'_>) -> bool {
-        let any = |is_none: bool, is_met: &dyn Fn() -> bool| is_none || is_met();
-        any(self.methods.is_empty(), &|| self.methods.iter().any(|method| method == facts.method()))
+        (self.methods.is_empty() || self.methods.iter().any(|method| method == facts.method()))
             && self.max_body.is_none_or(|most| facts.body().is_some_and(|length| length <= most))
-            && any(self.prefixes.is_empty(), &|| {
-                self.prefixes.iter().any(|prefix| is_under(facts.path(), prefix))
-            })
+            && (self.prefixes.is_empty()
+                || self.prefixes.iter().any(|prefix| is_under(facts.path(), prefix)))
             && self.headers.iter().all(|header| facts.has_header(&header.name, header.value()))
             && self.cookies.iter().all(|cookie| facts.has_cookie(&cookie.name, cookie.value()))
-            && any(self.clients.is_empty(), &|| {
-                let client = facts.client();
-                client.is_some_and(|client| self.clients.iter().any(|of| of.has(client)))
-            })
+            && (self.clients.is_empty()
+                || facts
+                    .client()
+                    .is_some_and(|client| self.clients.iter().any(|of| of.has(client))))
     }
 
     /// The fields of a BRIDGE that say the same, each with its value.
@@ -275,11 +265,6 @@ impl fmt::Display for Named {
 
 fn is_visible(byte: u8) -> bool {
     byte.is_ascii_graphic() || byte == b' '
-}
-
-/// Text that is known to be ASCII.
-fn text_of(bytes: &[u8]) -> &str {
-    str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// The values of as few fields as can list all of these: a field has no more than [`MAX_VALUE`] bytes.

@@ -6,7 +6,7 @@ use super::datetime::utc;
 use super::failure::Failure;
 use super::options::{Expiry, Narrow};
 
-/// The key with the restrictions of `order` more, which are told relative to `now` (Unix seconds).
+/// The key with the restrictions of `order` added. An expiry may be relative to `now` (Unix seconds).
 pub(super) fn narrow(key: &HostKey, order: &Narrow, now: u64) -> Result<String, Failure> {
     let caveats = caveats(order, now)?;
     let scope = key.scope();
@@ -17,7 +17,8 @@ pub(super) fn narrow(key: &HostKey, order: &Narrow, now: u64) -> Result<String, 
     Ok(narrowed.text() + "\n")
 }
 
-/// In the order of the options: what is counted (`hostkey::Limit`) comes behind what it is counted for.
+/// A limit of bridges comes after the host, path and methods, because it is counted for those before it
+/// (`hostkey::Limit`).
 fn caveats(order: &Narrow, now: u64) -> Result<Vec<Caveat>, Failure> {
     let expires = match order.expires {
         None => None,
@@ -62,8 +63,7 @@ fn widens(scope: &Scope, wider: &Caveat) -> String {
     }
 }
 
-/// What a key says, a line for each thing, and nothing of its hash. Whether it is good is not looked
-/// at.
+/// What a key says, one line each, without its hash. Does not check whether it is good.
 pub(super) fn show(key: &HostKey) -> String {
     let scope = key.scope();
     let root = match key.root() {

@@ -21,6 +21,7 @@ pub mod resolver;
 pub mod signals;
 #[allow(unsafe_code)]
 pub mod sys;
+pub(crate) mod threads;
 pub mod timer;
 pub mod tls;
 pub mod token;

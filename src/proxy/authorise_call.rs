@@ -9,6 +9,7 @@ use httparse::Header;
 use serde_json::{Map, Value};
 
 use crate::config::{Endpoint, LIMITS, Limits};
+use crate::http::conditions::values;
 use crate::http::{Decoder, Framing, Limits as HeadLimits, Piece, response};
 use crate::upstream::blocking::{self, is_timeout, left};
 
@@ -40,7 +41,7 @@ pub(super) struct Answer {
 pub(super) enum Decision {
     Allowed {
         limits: Limits,
-        /// What they are counted under, if not under the name of the key.
+        /// What they are counted under, if not under the visitor's name.
         account: Option<String>,
     },
     /// With a reason of one line of printable ASCII, which may be empty.
@@ -140,8 +141,7 @@ fn decode(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
 
 /// How long an answer may be kept (RFC 9111, section 5.2.2); zero if it does not say.
 fn max_age(fields: &[Header<'_>]) -> Duration {
-    let named = |field: &&Header<'_>| field.name.eq_ignore_ascii_case("Cache-Control");
-    let values = fields.iter().filter(named).filter_map(|field| str::from_utf8(field.value).ok());
+    let values = values(fields, "Cache-Control").filter_map(|value| str::from_utf8(value).ok());
     let mut age = 0;
     for directive in values.flat_map(|value| value.split(',')).map(str::trim) {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));

@@ -153,10 +153,7 @@ impl Worker {
                 let said = hold.said();
                 Consent::Given(hold, said)
             }
-            Known::Refused(answer) => match &answer.decision {
-                Decision::Refused(reason) => Consent::Refused(reason.clone()),
-                Decision::Allowed { .. } => Consent::Unknown,
-            },
+            Known::Refused(reason) => Consent::Refused(reason),
             Known::Nothing => Consent::Awaited(question),
             Known::NoAnswer => Consent::Unknown,
         }

@@ -8,25 +8,23 @@
 //! is kept for as long as it says. A *hold* is what the bridges that were let in by one question
 //! share: when an equal question is answered with no later, it is lost, and they with it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
 use crate::config::{Endpoint, Settings};
 use crate::net::log_limiter::{LogLimiter, suppressed};
+use crate::net::threads::{Bounds, Threads};
 use crate::time::Millis;
 
 use super::authorise_call::{self, Answer, Decision};
 
-/// Most threads: most questions that are asked at the same moment. Others wait for one of them.
-const THREADS: usize = 16;
-
-/// How long a thread waits for another question before it ends.
-const IDLE: Duration = Duration::from_secs(10);
+/// Their number is that of the questions that are asked at the same moment. `authorise-questions` bounds
+/// how many wait.
+const THREADS: Bounds = Bounds { name: "authorise", task: "ask", threads: 16, queue: usize::MAX };
 
 /// The shortest time between two questions about bridges that are connected: answers that may not be
 /// kept must not make a question of every request.
@@ -202,8 +200,7 @@ pub(super) struct Counts {
 /// The program, for all workers.
 pub(super) struct Authoriser {
     table: Mutex<Table>,
-    /// A thread has something to ask.
-    filled: Condvar,
+    threads: Threads,
     pub(super) counts: Counts,
     /// The zero of the workers' clocks.
     started: Instant,
@@ -220,13 +217,9 @@ struct Table {
     waiting: HashMap<(QuestionId, u64), Waiting>,
     /// How many questions wait, by those who have made them necessary.
     waiting_of: HashMap<Share, usize>,
-    queue: VecDeque<Task>,
     holds: HashMap<QuestionId, Weak<Hold>>,
     /// How many holds there may be before those are looked for that nobody has any more.
     look_at: usize,
-    threads: usize,
-    /// Those of them that wait for a question.
-    idle: usize,
     said_failed: LogLimiter,
     said_lost: LogLimiter,
 }
@@ -375,7 +368,8 @@ impl Answers {
 /// What is known about a registration.
 pub(super) enum Known {
     Allowed(Arc<Hold>),
-    Refused(Arc<Answer>),
+    /// For this reason.
+    Refused(String),
     /// The program must be asked.
     Nothing,
     /// It was asked, and its answer does not come or is no longer in force.
@@ -387,7 +381,7 @@ impl Authoriser {
     pub(super) fn new(started: Instant) -> Authoriser {
         Authoriser {
             table: Mutex::default(),
-            filled: Condvar::new(),
+            threads: Threads::new(THREADS),
             counts: Counts::default(),
             started,
         }
@@ -481,52 +475,20 @@ impl Authoriser {
             waiting.thens.push(Box::new(then));
             return true;
         }
-        if !table.has_room(question, questions) || !self.hire(&mut table) {
+        if !table.has_room(question, questions) {
             return false;
         }
-        let until = Instant::now() + timeout;
-        table.queue.push_back(Task { question: question.clone(), to, until, epoch });
-        table.begin_waiting(question, epoch, Box::new(then));
-        drop(table);
-        self.filled.notify_one();
-        true
-    }
-
-    /// Starts a thread for one more question, if none is idle. False if there is none.
-    fn hire(self: &Arc<Self>, table: &mut Table) -> bool {
-        if table.idle > table.queue.len() || table.threads == THREADS {
-            return true;
+        let (authoriser, until) = (Arc::clone(self), Instant::now() + timeout);
+        let task = Task { question: question.clone(), to, until, epoch };
+        // It cannot end before the question waits: the table is locked.
+        let is_taken = self.threads.run(move || {
+            let answer = authorise_call::ask(&task.to, &task.question.text, task.until);
+            authoriser.finish(&task, answer);
+        });
+        if is_taken {
+            table.begin_waiting(question, epoch, Box::new(then));
         }
-        let authoriser = Arc::clone(self);
-        let spawned =
-            thread::Builder::new().name("authorise".to_owned()).spawn(move || authoriser.work());
-        match spawned {
-            Ok(_) => table.threads += 1,
-            Err(error) => log::warn!("authorise: no thread can be started: {error}"),
-        }
-        table.threads > 0
-    }
-
-    /// Asks what is to be asked, until there is nothing any more.
-    fn work(&self) {
-        let mut table = self.lock();
-        loop {
-            if let Some(task) = table.queue.pop_front() {
-                drop(table);
-                self.finish(&task, authorise_call::ask(&task.to, &task.question.text, task.until));
-                table = self.lock();
-                continue;
-            }
-            table.idle += 1;
-            let waited = self.filled.wait_timeout(table, IDLE);
-            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            table = woken;
-            table.idle -= 1;
-            if timeout.timed_out() && table.queue.is_empty() {
-                table.threads -= 1;
-                return;
-            }
-        }
+        is_taken
     }
 
     /// Puts an answer in force, and tells those who wait for it. One of a program that is no longer asked
@@ -587,9 +549,9 @@ impl Authoriser {
 }
 
 /// What an answer means for a bridge that is to share this.
-fn allowed_or_not(hold: &Arc<Hold>, answer: &Arc<Answer>) -> Known {
-    match answer.decision {
-        Decision::Refused(_) => Known::Refused(Arc::clone(answer)),
+fn allowed_or_not(hold: &Arc<Hold>, answer: &Answer) -> Known {
+    match &answer.decision {
+        Decision::Refused(reason) => Known::Refused(reason.clone()),
         // An equal question has been answered with no since.
         Decision::Allowed { .. } if hold.is_lost() => Known::NoAnswer,
         Decision::Allowed { .. } => Known::Allowed(hold.give()),

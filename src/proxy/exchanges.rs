@@ -39,15 +39,12 @@ impl Worker {
     /// A request that has waited gets the bridge reserved for it.
     pub(super) fn serve_queued(&mut self, key: usize, pos: QueuePos, bridge: usize) {
         let Some(Role::Queued { request, .. }) = self.conns.role_mut(key) else { return };
-        let cookie = request.cookie.take();
-        let Some(Role::Queued { request, .. }) = self.conns.role(key) else { return };
+        let (mut meta, tries, cookie) = (request.meta, request.tries, request.cookie.take());
         let reserved = self.conns.role(bridge).and_then(Role::bridge);
-        let must_acknowledge = reserved.is_some_and(|bridge| {
-            bridge.must_acknowledge(&request.meta, request.tries, self.conns.now().millis())
-        });
+        let must_acknowledge = reserved
+            .is_some_and(|bridge| bridge.must_acknowledge(&meta, tries, self.conns.now().millis()));
         let opening = if must_acknowledge { Opening::Switch(SWITCH) } else { Opening::FromInput };
-        let ticket = Ticket { pos, tries: request.tries };
-        let mut meta = request.meta;
+        let ticket = Ticket { pos, tries };
         if self.is_of_failed_server(bridge, ticket.tries) {
             self.end(bridge, End::Close);
             return self.dispatch_again(key, ticket);

@@ -26,9 +26,9 @@ const BURST: u64 = 1_000_000_000;
 /// Nanoseconds of a second.
 const SECOND: u128 = 1_000_000_000;
 
-/// Which part of a second's bytes is moved at once where they are limited: small enough for a steady
-/// flow, large enough that exchanges are not woken all the time, which they are so often a second at
-/// most, however many there are.
+/// Into how many parts a second's bytes are split where they are limited: enough for a steady flow,
+/// and few enough that exchanges are not woken all the time. They are woken at most this many times
+/// a second, however many there are.
 const PARTS: usize = 8;
 
 /// The fewest bytes that are moved at once: one packet.
@@ -103,7 +103,7 @@ impl Most {
     }
 }
 
-/// What one key, with all that are narrowed from it, uses and may use.
+/// What one key, with all that are narrowed from it, or one whom an answer has named, uses and may use.
 struct Account {
     name: String,
     most: Most,
@@ -278,7 +278,7 @@ impl Drop for Limited {
     }
 }
 
-/// Accounts that allow a bridge more, and count it.
+/// Accounts that allow one more bridge, and count it.
 pub(super) struct Counted {
     accounts: Option<Arc<Accounts>>,
     table: Arc<KeyLimits>,

@@ -26,8 +26,7 @@ use super::certified::Certified;
 use super::closing::End;
 use super::deregistration::DEREGISTERED;
 use super::facts;
-use super::key_limits::{self, Answered};
-use super::leases::Certificate;
+use super::leases::{Certificate, KeyLease};
 use super::reason::Reason;
 use super::role::{Announced, Bridge, Handshake, Origin, ParkedBridge, Role, Route, Welcome};
 use super::shares::Counted;
@@ -242,11 +241,16 @@ impl Worker {
         let mut keys = keys.map_err(|exhausted| {
             RefusedBridge::Surplus(Reason::KeyLimit, exhausted.to_string().into())
         })?;
-        let limited = self.limit(&grants, of_keys.1, consent.limits())?;
         let by = certificate.as_ref().map(|certificate| certificate.held.shown().described());
         if let (Some(keys), Some(certificate)) = (&mut keys, certificate) {
             keys.show(certificate);
         }
+        // For its keys, those that they were narrowed from, and what an answer has named.
+        let names = keys.as_deref().map_or_else(Vec::new, KeyLease::limited_names);
+        let limited = self.shared.key_limits.enter(names.into_iter(), consent.limits());
+        let limited = limited.map_err(|exhausted| {
+            RefusedBridge::Surplus(Reason::KeyLimit, exhausted.to_string().into())
+        })?;
         let joined = self.join(&spec).map_err(|full| {
             let text = match full.predicates {
                 false => "too many bridges serve this name",
@@ -279,23 +283,6 @@ impl Worker {
         };
         self.admit(key, joined, origin, entry, (share, said));
         Ok(None)
-    }
-
-    /// Counts a bridge for its keys, those that they were narrowed from, and what an answer has named.
-    fn limit(
-        &self,
-        grants: &[Grant],
-        certificate: Option<&Certificate>,
-        answered: Option<Answered<'_>>,
-    ) -> Result<key_limits::Counted, RefusedBridge> {
-        let certified = certificate.map_or(0, |certificate| certificate.names);
-        let (by_certificate, by_keys) = grants.split_at(certified);
-        let by_keys = by_keys.iter().filter_map(|grant| grant.proof.as_ref());
-        let by_certificate = by_certificate.iter().map(|grant| grant.name.as_str());
-        let names = by_certificate.chain(by_keys.flat_map(HostKey::names));
-        self.shared.key_limits.enter(names, answered).map_err(|exhausted| {
-            RefusedBridge::Surplus(Reason::KeyLimit, exhausted.to_string().into())
-        })
     }
 
     /// Answers a backend that is not let in. One that has served requests, and comes from another

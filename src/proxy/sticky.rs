@@ -9,6 +9,7 @@ use regex::bytes::Regex;
 use crate::bridge::instance::InstanceName;
 use crate::config::{STICKY_WAIT, Site, Sticky, StickyCookie};
 use crate::exchange::{Cookie, RequestMeta};
+use crate::http::conditions::values;
 use crate::http::request::Request;
 use crate::http::{Forwarded, cookies};
 use crate::routing::{InstanceId, Wanted};
@@ -92,11 +93,8 @@ impl AskedCookie {
 
 /// Whether a proxy in front, unless it is not trusted, says that the client uses TLS.
 fn is_forwarded_from_tls(request: &Request<'_, '_>, meta: &RequestMeta) -> bool {
-    let says = |name: &str, value: &[u8]| {
-        name.eq_ignore_ascii_case("X-Forwarded-Proto") && value.eq_ignore_ascii_case(b"https")
-    };
-    meta.forwarded != Forwarded::Replace
-        && request.fields.iter().any(|field| says(field.name, field.value))
+    let mut said = values(request.fields, "X-Forwarded-Proto");
+    meta.forwarded != Forwarded::Replace && said.any(|value| value.eq_ignore_ascii_case(b"https"))
 }
 
 fn named_by_path(path: &str) -> Option<InstanceId> {

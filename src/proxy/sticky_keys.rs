@@ -9,6 +9,7 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::bridge::{from_hex, hex};
 use crate::net::sys;
 use crate::routing::InstanceId;
 
@@ -93,8 +94,7 @@ impl StickyKeys {
     pub(super) fn sign(&self, site: &str, id: InstanceId) -> Option<String> {
         let digits = format!("{:0ID$x}", id.number());
         let mac = mac(self.all.first()?, site, &digits).finalize().into_bytes();
-        let mac = mac[..MAC].iter().map(|byte| format!("{byte:02x}"));
-        Some(digits + &mac.collect::<String>())
+        Some(digits + &hex(&mac[..MAC]))
     }
 
     /// The instance that a cookie of a site names; `None` if it was not made with one of the secrets,
@@ -105,10 +105,7 @@ impl StickyKeys {
             return None;
         }
         let (digits, sent) = str::from_utf8(value).ok()?.split_at(ID);
-        let mut signature = [0; MAC];
-        for (byte, pair) in signature.iter_mut().zip(sent.as_bytes().chunks_exact(2)) {
-            *byte = u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()?;
-        }
+        let signature: [u8; MAC] = from_hex(sent)?;
         let is_good =
             |secret: &[u8]| mac(secret, site, digits).verify_truncated_left(&signature).is_ok();
         self.all.iter().any(|secret| is_good(secret)).then_some(())?;

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use crate::bridge::hostkey::{HostKey, InvalidKey, KeyError, Showing};
 use crate::bridge::{ptth, request as bridge_request};
 use crate::http::Reply;
+use crate::http::conditions::values;
 use crate::http::request::Request;
 use crate::net::event_loop::Connection;
 
@@ -76,8 +77,7 @@ pub(super) fn asked(
     connection: &Connection<Role>,
     config: &Config,
 ) -> Asked {
-    let path = request.path.split('?').next().unwrap_or_default();
-    let what = match path {
+    let what = match request.path {
         _ if !matches!(request.method, "GET" | "HEAD") => What::Change,
         "/" => What::Page,
         STATE => What::State(Box::new(asking(request, connection, config))),
@@ -88,13 +88,8 @@ pub(super) fn asked(
 
 fn asking(request: &Request<'_, '_>, connection: &Connection<Role>, config: &Config) -> Asking {
     let settings = &config.settings;
-    let field = |name: &str| {
-        let mut fields = request.fields.iter();
-        fields.find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-    };
-    let came_by_https = !settings.trusted_proxies.is_empty()
-        && settings.trusts(connection)
-        && field("X-Forwarded-Proto") == Some(b"https");
+    let field = |name| values(request.fields, name).next();
+    let came_by_https = settings.trusts(connection) && field("X-Forwarded-Proto") == Some(b"https");
     Asking {
         key: field("Authorization").and_then(ptth::bearer).map(|(_, key)| HostKey::parse(key)),
         client: facts::of(request, connection.peer, settings).client().unwrap_or(connection.peer),
@@ -192,7 +187,7 @@ impl Worker {
 }
 
 impl Refused {
-    /// Only what could be a search for keys is dear.
+    /// Only what could be a guess at a key costs much.
     fn cost(&self) -> std::time::Duration {
         match self {
             Refused::NoKey | Refused::Readable | Refused::Unchecked => LOOK,

@@ -116,7 +116,8 @@ impl<B> Directory<B> {
     ///
     /// # Errors
     /// One of the patterns already has `max_per_host` bridges on all routes and workers together; 0
-    /// means no bound.
+    /// means no bound. Or the route would be new, and a pattern has as many predicates, or routes with
+    /// some, as may be.
     pub(super) fn join(
         &self,
         spec: &RouteSpec,
@@ -195,8 +196,7 @@ impl<B> Directory<B> {
         let inner = self.lock();
         // As the index visits them.
         for pattern in patterns_of(query.host) {
-            let routes = inner.by_pattern.get(&*pattern).map_or(&[][..], |routes| routes);
-            for route in routes {
+            for route in inner.under(&pattern) {
                 let spec = route.spec();
                 let is_known = || found.iter().any(|known| Arc::ptr_eq(known, route));
                 let serves = spec.paths().have(query.path) && !(served && spec.is_confined());
@@ -204,7 +204,7 @@ impl<B> Directory<B> {
                     found.push(Arc::clone(route));
                 }
             }
-            served |= !routes.is_empty();
+            served |= !inner.under(&pattern).is_empty();
         }
         drop(inner);
         found.iter().map(|route| route.members()).sum()
@@ -313,34 +313,40 @@ fn patterns_of(host: &str) -> impl Iterator<Item = String> {
     std::iter::once(host.to_owned()).chain(below).chain(std::iter::once("*".to_owned()))
 }
 
+/// Refuses a bridge if one of its patterns is full: of routes with predicates, or of bridges.
+fn refuse_full(
+    spec: &RouteSpec,
+    predicates: bool,
+    is_full: impl Fn(&str) -> bool,
+) -> Result<(), TooManyBridges> {
+    match spec.patterns().iter().find(|pattern| is_full(pattern)) {
+        Some(pattern) => Err(TooManyBridges { pattern: Arc::clone(pattern), predicates }),
+        None => Ok(()),
+    }
+}
+
 impl<B> Inner<B> {
     fn check_bound(&self, spec: &RouteSpec, max_per_host: usize) -> Result<(), TooManyBridges> {
         let bridges = |pattern: &str| -> usize {
-            let routes = self.by_pattern.get(pattern).map_or(&[][..], |routes| routes);
-            routes.iter().map(|route| route.counted() as usize).sum()
+            self.under(pattern).iter().map(|route| route.counted() as usize).sum()
         };
-        match spec.patterns().iter().find(|pattern| bridges(pattern) >= max_per_host) {
-            Some(pattern) => {
-                Err(TooManyBridges { pattern: Arc::clone(pattern), predicates: false })
-            }
-            None => Ok(()),
-        }
+        refuse_full(spec, false, |pattern| bridges(pattern) >= max_per_host)
+    }
+
+    /// The routes that have this very pattern.
+    fn under(&self, pattern: &str) -> &[Arc<Route<B>>] {
+        self.by_pattern.get(pattern).map_or(&[][..], |routes| routes)
     }
 
     /// Whether there is room for a new route.
     fn check_lanes(&self, spec: &RouteSpec) -> Result<(), TooManyBridges> {
         let Some(new) = spec.predicates().map(Predicates::count) else { return Ok(()) };
-        let is_full = |pattern: &str| {
-            let routes = self.by_pattern.get(pattern).map_or(&[][..], |routes| routes);
-            let lanes = routes.iter().filter_map(|route| route.spec().predicates());
+        refuse_full(spec, true, |pattern| {
+            let lanes = self.under(pattern).iter().filter_map(|route| route.spec().predicates());
             let (lanes, predicates) =
                 lanes.fold((0, new), |(lanes, sum), lane| (lanes + 1, sum + lane.count()));
             lanes >= LANES_MAX || predicates > PREDICATES_MAX
-        };
-        match spec.patterns().iter().find(|pattern| is_full(pattern)) {
-            Some(pattern) => Err(TooManyBridges { pattern: Arc::clone(pattern), predicates: true }),
-            None => Ok(()),
-        }
+        })
     }
 
     /// Gives back the memory of a rush of routes when most of them have gone.

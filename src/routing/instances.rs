@@ -43,10 +43,9 @@ pub(super) struct Instances {
 struct Instance {
     /// Bridges connected, parked or not.
     members: u32,
-    /// When the last of them left; `None` if none was ever here.
+    /// When the last of them left; `None` if none has, or if that is forgotten. While it is known, the
+    /// instance is in [`Instances::left`].
     left_at: Option<Micros>,
-    /// It is in [`Instances::left`].
-    is_listed: bool,
     /// Nothing waits for it, until a bridge joins again.
     is_shunned: bool,
     /// Its parked bridges that may get a request, in no order.
@@ -89,7 +88,6 @@ impl Instances {
                 instance.queues = Vec::new();
             }
             self.note_left(id, now);
-            self.forget_late(now);
         }
     }
 
@@ -97,16 +95,15 @@ impl Instances {
     pub(super) fn expect(&mut self, id: InstanceId, last: Micros) {
         if self.by_id.entry(id).or_default().members == 0 {
             self.note_left(id, last);
-            self.forget_late(last);
         }
     }
 
     fn note_left(&mut self, id: InstanceId, at: Micros) {
         let Some(instance) = self.by_id.get_mut(&id) else { return };
-        instance.left_at = Some(at);
-        if !std::mem::replace(&mut instance.is_listed, true) {
+        if instance.left_at.replace(at).is_none() {
             self.left.push_back((at, id));
         }
+        self.forget_late(at);
     }
 
     /// An instance is not to be waited for, until a bridge of it joins again.
@@ -137,14 +134,14 @@ impl Instances {
     /// An instance is listed no longer.
     fn forget(&mut self, id: InstanceId) {
         if let Some(instance) = self.by_id.get_mut(&id) {
-            (instance.is_listed, instance.left_at) = (false, None);
+            instance.left_at = None;
             self.drop_unused(id);
         }
     }
 
     fn drop_unused(&mut self, id: InstanceId) {
         let is_unused = |instance: &Instance| {
-            instance.members == 0 && !instance.is_listed && !instance.is_waited_for()
+            instance.members == 0 && instance.left_at.is_none() && !instance.is_waited_for()
         };
         if self.by_id.get(&id).is_some_and(is_unused) {
             self.by_id.remove(&id);
@@ -275,11 +272,11 @@ impl Instances {
         listed.sort_unstable();
         listed.dedup();
         assert_eq!(listed.len(), self.left.len());
-        assert_eq!(listed.len(), self.by_id.values().filter(|of| of.is_listed).count());
+        assert_eq!(listed.len(), self.by_id.values().filter(|of| of.left_at.is_some()).count());
         for instance in self.by_id.values() {
             assert!(instance.idle.is_empty() || !instance.is_waited_for(), "one waits beside one");
             assert!(instance.idle.len() <= instance.members as usize);
-            assert!(instance.is_listed || instance.members > 0 || instance.is_waited_for());
+            assert!(instance.left_at.is_some() || instance.members > 0 || instance.is_waited_for());
         }
     }
 }

@@ -36,8 +36,7 @@ impl<B> PathMap<B> {
 
     /// Adds a route. No route with an equal spec may be present.
     pub(super) fn insert(&mut self, route: &Arc<Route<B>>) {
-        let serves_all_paths = *route.spec().paths() == Paths::Under("".into());
-        let is_all = serves_all_paths && route.spec().predicates().is_none();
+        let is_all = route.spec().prefix() == Some("") && route.spec().predicates().is_none();
         match self {
             PathMap::Empty if is_all => *self = PathMap::All(Arc::clone(route)),
             PathMap::Empty => *self = PathMap::One(Arc::clone(route)),

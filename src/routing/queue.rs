@@ -3,7 +3,6 @@
 use super::claim::Claim;
 use super::list::List;
 use super::order::{QueuePos, WaiterId};
-use super::wanted::InstanceId;
 
 /// A request's entry in the queue of one route.
 #[derive(Debug)]
@@ -16,8 +15,6 @@ pub(super) struct Waiting {
     pub(super) claim: Claim,
     /// Whether the bound on this route's queue counts it.
     pub(super) admitted: bool,
-    /// The only instance whose bridges may serve it, for as long as it is in this queue.
-    pub(super) stays_for: Option<InstanceId>,
 }
 
 impl Waiting {

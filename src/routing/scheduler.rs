@@ -54,11 +54,11 @@ pub struct Scheduler<B> {
     first_is_full: bool,
     any_is_kept: bool,
     pub(super) stays_for: Option<InstanceId>,
-    /// New routes that have not been asked yet which of the requests that wait they serve.
+    /// New routes with predicates, and the requests that are still to be asked whether they meet these.
     pub(super) new_lanes: VecDeque<NewLane<B>>,
-    /// About how many of these may still be asked in this turn.
+    /// How many requests may still be asked in this turn.
     pub(super) looks: usize,
-    /// About how many in each.
+    /// How many in each.
     pub(super) looks_per_turn: usize,
     /// Kept for its memory, empty between calls.
     pub(super) changes: Vec<Arc<Change<B>>>,
@@ -131,7 +131,7 @@ impl<B> Scheduler<B> {
     /// Whether a bridge that could serve `query` is connected, parked or in an exchange, on any
     /// worker.
     pub fn has_bridge(&self, query: &RouteQuery<'_>) -> bool {
-        self.any_route(query, |route| route.members() > 0)
+        self.served_by(query).is_some()
     }
 
     /// Since when the request has waited; `None` if it no longer does.
@@ -159,22 +159,18 @@ impl<B> Scheduler<B> {
 
     /// The most specific route with a bridge that could serve `query`.
     pub fn served_by(&self, query: &RouteQuery<'_>) -> Option<&Arc<Route<B>>> {
-        let found = self.index.visit(query, |route| match route.members() > 0 {
-            true => ControlFlow::Break(route),
-            false => ControlFlow::Continue(()),
-        });
-        found.break_value()
+        self.first_route(query, |route| route.members() > 0)
     }
 
     /// Whether a route of `query` has bridges with limits ([`Route::limited`]). Takes no lock.
     pub fn is_limited(&self, query: &RouteQuery<'_>) -> bool {
-        self.any_route(query, Route::is_limited)
+        self.first_route(query, Route::is_limited).is_some()
     }
 
     /// Whether a request for `query` has a route to wait for: one that has bridges, had some
     /// recently, or is pinned.
     pub fn knows(&self, query: &RouteQuery<'_>) -> bool {
-        self.any_route(query, Route::is_kept)
+        self.first_route(query, Route::is_kept).is_some()
     }
 
     /// Calls `note` with each route that could serve `query`, most specific first.
@@ -185,12 +181,17 @@ impl<B> Scheduler<B> {
         });
     }
 
-    fn any_route(&self, query: &RouteQuery<'_>, which: impl Fn(&Route<B>) -> bool) -> bool {
+    /// The most specific route for `query` for which `which` holds.
+    fn first_route(
+        &self,
+        query: &RouteQuery<'_>,
+        which: impl Fn(&Route<B>) -> bool,
+    ) -> Option<&Arc<Route<B>>> {
         let found = self.index.visit(query, |route| match which(route) {
-            true => ControlFlow::Break(()),
+            true => ControlFlow::Break(route),
             false => ControlFlow::Continue(()),
         });
-        found.is_break()
+        found.break_value()
     }
 
     /// A request arrives.
@@ -223,11 +224,8 @@ impl<B> Scheduler<B> {
         let mut found = self.other_of(query, &failed).or_else(|| self.match_own(query, now));
         if found.is_none() && self.stays_for.is_none() {
             let me = self.me;
-            let other = self.index.visit(query, |route| {
-                let other = route.lock().take_other(me, &failed);
-                other.map_or(ControlFlow::Continue(()), ControlFlow::Break)
-            });
-            found = other.break_value().or_else(|| self.look(query, |state| state.take_idle(me)));
+            let other = self.take_first(query, |state| state.take_other(me, &failed));
+            found = other.or_else(|| self.look(query, |state| state.take_idle(me)));
         }
         match found {
             Some((bridge, owner)) => Enqueued::Matched { bridge, owner, pos },
@@ -239,11 +237,20 @@ impl<B> Scheduler<B> {
     /// An idle bridge of the instance that the request wants for which `failed` does not hold.
     fn other_of(&self, query: &RouteQuery<'_>, failed: impl Fn(&B) -> bool) -> Option<(B, Owner)> {
         let Wanted { instance, .. } = query.wanted?;
-        let other = self.index.visit(query, |route| {
-            let other = route.lock().take_of(self.me, instance, &failed);
-            other.map_or(ControlFlow::Continue(()), ControlFlow::Break)
+        self.take_first(query, |state| state.take_of(self.me, instance, &failed))
+    }
+
+    /// What `take` finds on the most specific route where it finds a bridge.
+    fn take_first(
+        &self,
+        query: &RouteQuery<'_>,
+        take: impl Fn(&mut RouteState<B>) -> Option<(B, Owner)>,
+    ) -> Option<(B, Owner)> {
+        let taken = self.index.visit(query, |route| {
+            let mut state = route.lock();
+            take(&mut state).map_or(ControlFlow::Continue(()), ControlFlow::Break)
         });
-        other.break_value()
+        taken.break_value()
     }
 
     pub(super) fn next_pos(&mut self, now: Micros) -> QueuePos {
@@ -405,15 +412,15 @@ impl<B> Scheduler<B> {
                 None => Step::Done,
             };
         }
-        let entry = state.enter(Waiting {
+        let waiting = Waiting {
             request: waiter.request,
             pos: waiter.pos,
             worker: me,
             id,
             claim: waiter.claim.clone(),
             admitted: at == 0,
-            stays_for: waiter.stays_for,
-        });
+        };
+        let entry = state.enter(waiter.stays_for, waiting);
         drop(state);
         waiter.queues[at].entry = Some(entry);
         Step::Entered

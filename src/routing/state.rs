@@ -588,7 +588,7 @@ impl<B> RouteState<B> {
     /// What backends are to be told about the request that has waited longest, if some are due. See
     /// [`super::Route::tell`].
     pub(super) fn tell(&mut self, now: Micros, pause: Duration) -> ToTell {
-        let (any, is_quiet) = (self.oldest_for(None), self.all_waiting() == 0);
+        let (any, is_quiet) = (self.oldest_for_any(), self.all_waiting() == 0);
         let Some(groups) = &mut self.groups else { return ToTell::default() };
         if let Some(next) = groups.told_at.map(|told| told + pause).filter(|next| now < *next) {
             return ToTell { tellings: Vec::new(), again: Some(next) };
@@ -665,9 +665,10 @@ impl<B> RouteState<B> {
         mine >= per_route.div_ceil(workers) && all() >= per_route
     }
 
-    /// Puts a request into the queue. No bridge that may serve it may be parked.
-    pub(super) fn enter(&mut self, waiting: Waiting) -> u32 {
-        if let Some(id) = waiting.stays_for {
+    /// Puts a request into the queue: that of the one instance that it waits for, if it does. No bridge
+    /// that may serve it may be parked.
+    pub(super) fn enter(&mut self, stays_for: Option<InstanceId>, waiting: Waiting) -> u32 {
+        if let Some(id) = stays_for {
             debug_assert!(!self.has_idle_of(id), "a request was queued beside a parked bridge");
             return self.instances_noted().enter(id, waiting);
         }
@@ -754,14 +755,12 @@ impl<B> RouteState<B> {
     /// When the request that has waited longest arrived.
     pub(super) fn oldest(&self) -> Option<Micros> {
         let sticky = self.instances.as_ref().and_then(|instances| instances.oldest());
-        self.oldest_for(None).into_iter().chain(sticky).min()
+        self.oldest_for_any().into_iter().chain(sticky).min()
     }
 
-    /// The same of those that a bridge of this instance may serve.
-    fn oldest_for(&self, of: Option<InstanceId>) -> Option<Micros> {
-        let own = of.and_then(|id| self.instances.as_ref()?.first(id));
-        let any = self.sides.iter().map(|side| side.oldest).filter(|oldest| *oldest != NOTHING);
-        any.chain(own.map(|own| own.since)).min()
+    /// The same of those that any bridge may serve.
+    fn oldest_for_any(&self) -> Option<Micros> {
+        self.sides.iter().map(|side| side.oldest).filter(|oldest| *oldest != NOTHING).min()
     }
 
     /// Requests in the queue that wait on worker `me` for any bridge.

@@ -71,8 +71,13 @@ impl<B> Scheduler<B> {
         self.new_lanes.is_empty()
     }
 
+    /// Whether it has taken over every change, whatever the others have.
+    pub(super) fn knows_all(&self) -> bool {
+        self.version == self.directory.version() && self.is_synced()
+    }
+
     fn take_over(&mut self, meets: WaitingMeets<'_>) {
-        if self.version == self.directory.version() && self.is_synced() {
+        if self.knows_all() {
             return;
         }
         let mut changes = std::mem::take(&mut self.changes);

@@ -1,4 +1,4 @@
-//! Connections of threads that may wait, as no event loop may.
+//! Blocking connects, for threads that are not event loops.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};

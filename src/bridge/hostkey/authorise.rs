@@ -6,7 +6,6 @@ use super::key::HostKey;
 use super::keyring::{Keyring, Showing};
 use super::narrowed::Limit;
 use crate::bridge::request::{Refusal, Registration};
-use crate::http::under::is_under;
 
 /// What a valid key grants.
 #[derive(Clone, Debug)]
@@ -48,7 +47,7 @@ struct Candidate<'a> {
 fn fits(key: &HostKey, registration: &Registration) -> Result<(), InvalidKey> {
     let HostKey::Narrowed(narrowed) = key else { return Ok(()) };
     let scope = narrowed.scope();
-    if !is_under(&registration.prefix, &scope.prefix) {
+    if !scope.has_path(&registration.prefix) {
         Err(InvalidKey::Path)
     } else if !scope.takes(registration.methods()) {
         Err(InvalidKey::Method)
@@ -57,7 +56,7 @@ fn fits(key: &HostKey, registration: &Registration) -> Result<(), InvalidKey> {
     }
 }
 
-/// The keys that cover some host of a registration. What others cost, nobody needs to pay.
+/// The keys that cover some host of a registration. The others are not checked, so they cost nothing.
 fn candidates<'a>(
     registration: &'a Registration,
     keyring: &Keyring,

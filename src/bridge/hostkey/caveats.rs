@@ -119,7 +119,7 @@ impl Scope {
     pub(crate) fn has(&self, caveat: &Caveat) -> bool {
         match caveat {
             Caveat::Host(name) => covers(&self.name, name),
-            Caveat::Prefix(path) => is_under(path, &self.prefix),
+            Caveat::Prefix(path) => self.has_path(path),
             Caveat::Methods(methods) => self.takes(methods),
             Caveat::Bridges(count) => self.bridges.is_none_or(|most| *count <= most),
             Caveat::Expiry(second) => self.expires.is_none_or(|at| *second <= at),

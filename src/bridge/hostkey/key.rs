@@ -51,7 +51,7 @@ impl HostKey {
         }
     }
 
-    /// The key with these caveats more, at least one.
+    /// The key with these caveats added. There must be at least one.
     ///
     /// # Errors
     /// There are too many now, or nothing is left; or the key has no hash.
@@ -145,13 +145,16 @@ impl HostKey {
     /// How many bridges may be connected at once under this key; `None` for any number.
     #[must_use]
     pub fn bridges(&self) -> Option<NonZeroU32> {
-        self.scope().bridges
+        match self {
+            HostKey::Root(root) => root.bridges(),
+            HostKey::Narrowed(key) => key.scope().bridges,
+        }
     }
 
     /// Everything that limits the bridges under this key.
     pub(crate) fn limits(&self) -> Vec<Limit> {
         let root = self.root();
-        let of_root = root.scope().bridges.map(|most| (root.name().to_owned(), most));
+        let of_root = root.bridges().map(|most| (root.name().to_owned(), most));
         let more = match self {
             HostKey::Root(_) => Vec::new(),
             HostKey::Narrowed(key) => key.limits(),
@@ -162,7 +165,10 @@ impl HostKey {
     /// From when it is no longer valid, in Unix seconds; `None` if it does not expire.
     #[must_use]
     pub fn expires(&self) -> Option<u64> {
-        self.scope().expires
+        match self {
+            HostKey::Root(root) => root.expires(),
+            HostKey::Narrowed(key) => key.scope().expires,
+        }
     }
 
     /// The key itself, in its only spelling. It must not be shown.
@@ -170,14 +176,6 @@ impl HostKey {
         match self {
             HostKey::Root(root) => root.text(),
             HostKey::Narrowed(key) => key.text(),
-        }
-    }
-
-    /// The keys from which it was narrowed, if `secret` has made it. They must not be shown.
-    pub(super) fn ancestors(&self, secret: &str) -> Vec<String> {
-        match self {
-            HostKey::Root(_) => Vec::new(),
-            HostKey::Narrowed(key) => key.ancestors(secret),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sha1::{Digest, Sha1};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 
 use super::error::KeyError;
 use crate::bridge::ascii::{from_hex, hex, number};
@@ -60,11 +60,8 @@ impl LegacyKey {
         LegacyKey { hash: Some(digest(secret, &self.signed)), ..self.clone() }
     }
 
-    pub(super) fn is_made_with(&self, secret: &str) -> Choice {
-        match &self.hash {
-            Some(hash) => digest(secret, &self.signed).ct_eq(hash),
-            None => Choice::from(0),
-        }
+    pub(super) fn is_made_with(&self, secret: &str) -> bool {
+        self.hash.as_ref().is_some_and(|hash| digest(secret, &self.signed).ct_eq(hash).into())
     }
 }
 

@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::error::KeyError;
-use crate::bridge::ascii::{from_hex, hex, number};
+use crate::bridge::ascii::{from_lower_hex, hex, number};
 use crate::bridge::pattern;
 
 /// The first field. It is not a hash of the old form, so the two cannot be confused.
@@ -57,8 +57,7 @@ impl ModernKey {
         if rest.split(':').count() < 4 {
             return Err(KeyError::ModernShape);
         }
-        let capital = hash.bytes().any(|b| b.is_ascii_uppercase());
-        let hash = from_hex(hash).filter(|_| !capital).ok_or(KeyError::ModernHash)?;
+        let hash = from_lower_hex(hash).ok_or(KeyError::ModernHash)?;
         Ok(ModernKey { hash, ..ModernKey::unsigned(rest)? })
     }
 

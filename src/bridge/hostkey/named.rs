@@ -6,7 +6,7 @@ use hmac::Mac;
 
 use super::error::KeyError;
 use super::key::HostKey;
-use crate::bridge::ascii::from_hex;
+use crate::bridge::ascii::from_lower_hex;
 use crate::bridge::proof::{MARK, PROOF_BYTES, SignedText, WORD, parts};
 
 /// A key without its hash, as a backend sent it: `proof` in its place, or `proof-` and the proof.
@@ -36,8 +36,7 @@ impl NamedKey {
             "" => None,
             proof => {
                 let digits = proof.strip_prefix(MARK).ok_or(KeyError::Proof)?;
-                let capital = digits.bytes().any(|b| b.is_ascii_uppercase());
-                Some(from_hex(digits).filter(|_| !capital).ok_or(KeyError::Proof)?)
+                Some(from_lower_hex(digits).ok_or(KeyError::Proof)?)
             }
         };
         Ok((NamedKey { unsigned, proof }, format!("{version}{WORD}{rest}")))

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 use super::caveats::{Caveat, SEPARATOR, Scope};
 use super::error::{KeyError, MOST_CAVEATS};
 use super::root::Root;
-use crate::bridge::ascii::{from_hex, hex};
+use crate::bridge::ascii::{from_lower_hex, hex};
 
 /// The first field.
 pub(super) const VERSION: &str = "v3";
@@ -51,8 +51,7 @@ impl NarrowedKey {
         let mut fields = text.splitn(3, ':');
         let mut field = || fields.next().ok_or(KeyError::NarrowedShape);
         let (_, hash, rest) = (field()?, field()?, field()?);
-        let capital = hash.bytes().any(|b| b.is_ascii_uppercase());
-        let hash = from_hex(hash).filter(|_| !capital).ok_or(KeyError::ModernHash)?;
+        let hash = from_lower_hex(hash).ok_or(KeyError::ModernHash)?;
         Ok(NarrowedKey { hash, ..NarrowedKey::unsigned(rest)? })
     }
 
@@ -78,7 +77,7 @@ impl NarrowedKey {
         Ok(NarrowedKey { hash: chain(&parent.hash_digits(), caveats), ..key })
     }
 
-    /// The key with these caveats more.
+    /// The key with these caveats added.
     pub(super) fn narrowed(&self, more: &[Caveat]) -> Result<NarrowedKey, KeyError> {
         let all = [&self.caveats, more].concat();
         let key = NarrowedKey::unsigned(&rest(&self.root, &all))?;
@@ -130,7 +129,7 @@ impl NarrowedKey {
         &self.scope
     }
 
-    /// Those of the caveats; those of the root come to them.
+    /// The limits that the caveats set. Those of the root are not among them.
     pub(super) fn limits(&self) -> Vec<Limit> {
         let (mut of, mut limits) = (self.root.name().to_owned(), Vec::new());
         for caveat in &self.caveats {

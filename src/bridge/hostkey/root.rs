@@ -1,6 +1,6 @@
 //! A key as the proxy's owner makes it, of either form.
 
-use std::fmt;
+use std::num::NonZeroU32;
 
 use super::caveats::Scope;
 use super::error::KeyError;
@@ -8,7 +8,7 @@ use super::legacy::LegacyKey;
 use super::modern::{self, ModernKey};
 
 /// A key that was not narrowed.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Root {
     /// The original's form.
     Legacy(LegacyKey),
@@ -76,28 +76,32 @@ impl Root {
 
     /// What it lets its holder do.
     pub(super) fn scope(&self) -> Scope {
-        let (bridges, expires) = match self {
-            Root::Legacy(_) => (None, None),
-            Root::Modern(key) => (key.terms.bridges, Some(key.terms.expires)),
-        };
-        let name = self.name().to_owned();
-        Scope { name, prefix: String::new(), methods: None, bridges, expires }
+        let (name, prefix) = (self.name().to_owned(), String::new());
+        let (bridges, expires) = (self.bridges(), self.expires());
+        Scope { name, prefix, methods: None, bridges, expires }
+    }
+
+    /// How many bridges may be connected at once; `None` for any number.
+    pub(super) fn bridges(&self) -> Option<NonZeroU32> {
+        match self {
+            Root::Legacy(_) => None,
+            Root::Modern(key) => key.terms.bridges,
+        }
+    }
+
+    /// From when it is no longer valid, in Unix seconds; `None` if it does not expire.
+    pub(super) fn expires(&self) -> Option<u64> {
+        match self {
+            Root::Legacy(_) => None,
+            Root::Modern(key) => Some(key.terms.expires),
+        }
     }
 
     /// Whether `secret` made this key. In constant time.
     pub(super) fn is_made_with(&self, secret: &str) -> bool {
         match self {
-            Root::Legacy(key) => key.is_made_with(secret).into(),
+            Root::Legacy(key) => key.is_made_with(secret),
             Root::Modern(key) => key.is_made_with(secret),
-        }
-    }
-}
-
-impl fmt::Debug for Root {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Root::Legacy(key) => write!(f, "Legacy({key:?})"),
-            Root::Modern(key) => write!(f, "Modern({key:?})"),
         }
     }
 }

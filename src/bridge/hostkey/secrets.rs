@@ -118,8 +118,9 @@ impl Secrets {
 
     /// The keys from which a good key was narrowed. They must not be shown.
     pub(super) fn ancestors(&self, key: &HostKey, now: u64) -> Vec<String> {
-        let secret = self.of(key, now).find(|secret| key.is_made_with(secret));
-        secret.map(|secret| key.ancestors(secret)).unwrap_or_default()
+        let HostKey::Narrowed(narrowed) = key else { return Vec::new() };
+        let secret = self.of(key, now).find(|secret| narrowed.is_made_with(secret));
+        secret.map(|secret| narrowed.ancestors(secret)).unwrap_or_default()
     }
 
     /// The key that `named` is, if its proof shows that the backend has it: made with one of the

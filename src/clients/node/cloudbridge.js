@@ -403,7 +403,7 @@ class Offer {
     if (!/^\/[!-~]*$/.test(prefix)) throw new TypeError(`cloudbridge: bad prefix ${JSON.stringify(prefix)}`);
     const demands = Object.entries(predicates).flatMap(([name, values]) => [values].flat().map((value) => `${name}: ${value}`));
     for (const line of demands) {
-      if (!/^If-[A-Za-z-]+: [ -~]+$/i.test(line)) throw new TypeError(`cloudbridge: bad predicate ${JSON.stringify(line)}`);
+      if (!/^If-[a-z-]+: [ -~]+$/i.test(line)) throw new TypeError(`cloudbridge: bad predicate ${JSON.stringify(line)}`);
     }
     if (instance !== undefined && !/^[!-~]{1,128}$/.test(instance)) {
       throw new TypeError(`cloudbridge: bad instance ${JSON.stringify(instance)}`);
@@ -423,7 +423,7 @@ class Offer {
     if (this.#proves && !secret.every((line) => WITH_HASH.test(line))) throw new TypeError('cloudbridge: bad host key');
     // The first line, and one or two more fields.
     const room = MAX_FIELDS - names.length - proofs.length - more.length - (this.#proves ? 2 : 1);
-    if (this.#proves && room < 0) throw new TypeError('cloudbridge: too many hosts and keys');
+    if (this.#proves && room < 0) throw new TypeError('cloudbridge: too many hosts, keys and predicates');
     const about = [several ? `${EXTENSIONS}, places` : EXTENSIONS, AGENT];
     this.#about = about.slice(0, Math.max(0, room));
   }

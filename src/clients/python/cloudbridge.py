@@ -231,8 +231,8 @@ class _Offer:
         keys: Names | None,
         prefix: str,
         bearer_keys: bool | None,
-        instance: str | None = None,
-        predicates: Predicates | None = None,
+        instance: str | None,
+        predicates: Predicates | None,
     ) -> None:
         hosts = _listed(hosts, "BRIDGE_HOSTS") or ["*"]
         keys = _listed(keys, "BRIDGE_KEYS")
@@ -263,7 +263,7 @@ class _Offer:
         if self._proves and not all(WITH_HASH.fullmatch(line) for line in secret):
             raise ValueError("bad host key")
         if self._proves and len(lines) > MAX_FIELDS - 1:
-            raise ValueError("too many hosts and keys")
+            raise ValueError("too many hosts, keys and predicates")
 
     def with_field(self, *fields: str) -> _Registration:
         """The BRIDGE request with more fields, for one connection; the last ones are left out if there is no room for them."""

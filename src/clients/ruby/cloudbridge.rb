@@ -695,13 +695,15 @@ module CloudBridge
     # +refusals+: +:retry+ prints a refusal (a bad key, too many bridges) once to standard error and tries again, slowly;
     # +:raise+ raises Refused from #accept, as the original did. +prefix+: only paths below this one. +instance+: the name of this
     # process, the same at all proxies and after a restart, to which clients of a sticky site come back. +predicates+: only
-    # requests of a certain kind: names of +If-*+ fields with one value or several. +ping_interval+ is the proxy's, and +grace+ is the time for the deregistration, in seconds. +bearer_keys+: whether the keys are sent as they are,
+    # requests of a certain kind: names of +If-*+ fields with one value or several. +ping_interval+ is the proxy's, and +grace+ is
+    # the time for the deregistration, in seconds. +bearer_keys+: whether the keys are sent as they are,
     # and not proven. If +cloud_host+ begins with +tls://+ the proxy is dialled by TLS, and the default port is 8443; +ca+,
     # +server_name+ and +client_cert+ are those of Tls, by default BRIDGE_CA, BRIDGE_SERVER_NAME and BRIDGE_CLIENT_CERT, the two
     # files of the last separated by a comma. +places+: the Places that this server shares with those at other proxies; then
     # #accept returns a Stream, which has what servers use of a TCPSocket.
     def initialize(cloud_host, cloud_port = nil, listen_hosts = nil, listen_keys = nil,
-                   prefix: '/', instance: nil, predicates: {}, refusals: :retry, ping_interval: PING_INTERVAL, grace: GRACE, bearer_keys: nil,
+                   prefix: '/', instance: nil, predicates: {}, refusals: :retry, ping_interval: PING_INTERVAL,
+                   grace: GRACE, bearer_keys: nil,
                    ca: nil, server_name: nil, client_cert: nil, places: nil)
       encrypted = cloud_host.start_with?(TLS)
       @host = encrypted ? cloud_host.delete_prefix(TLS) : cloud_host
@@ -714,7 +716,7 @@ module CloudBridge
       @proves = !bearer_keys?(bearer_keys) && secret.any?
       # What is no key might be one with a slip of the pen, and must not be sent.
       raise ArgumentError, 'bad host key' if @proves && !secret.all?(Registration::WITH_HASH)
-      raise ArgumentError, 'too many hosts and keys' if @proves && @offer.count("\n") > MAX_FIELDS - 1
+      raise ArgumentError, 'too many hosts, keys and predicates' if @proves && @offer.count("\n") > MAX_FIELDS - 1
 
       @token = SecureRandom.hex(16)
       @places = places

@@ -151,9 +151,10 @@ impl View {
             }
             hosts.push(row);
         }
-        let order =
-            |host: &HostRow| (host.hosts.clone(), host.prefix.clone(), host.predicates.clone());
-        hosts.sort_by_cached_key(order);
+        hosts.sort_by(|one, other| {
+            let other = (&other.hosts, &other.prefix, &other.predicates);
+            (&one.hosts, &one.prefix, &one.predicates).cmp(&other)
+        });
         let all = shared.backends.all();
         let withdrawn = |of: &Backend| of_backends.get(&of.id.number()).copied().unwrap_or(0);
         let rows = all.iter().map(|backend| row(backend, withdrawn(backend), &drained));

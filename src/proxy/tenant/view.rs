@@ -1,7 +1,5 @@
 //! What the holder of a host key may see: what the key covers, and nothing of anybody else.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde_json::{Value, json};
 
 use crate::bridge::hostkey::{self, HostKey, Scope};
@@ -41,9 +39,8 @@ pub(super) fn state(shared: &Shared, config: &Config, key: &HostKey) -> Value {
         rows.push(row);
     }
     let more = covered.len() - rows.len();
-    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     json!({
-        "at": at.as_secs_f64(),
+        "at": shared.moment().unix.as_secs_f64(),
         "key": of_key(&scope),
         "hosts": rows,
         "more": more,

@@ -533,13 +533,12 @@ impl World {
         let kind = self.below(KINDS.len());
         let request =
             Request { host, fallback, path, kind, worker: w, state, pos, wanted, stays_for };
-        let query = request.query();
+        let mut query = request.query();
         self.requests.insert(self.last, request);
         // As `Scheduler::enqueue` does it; the steps are taken one by one.
         if self.match_at_once(w, self.last, now) {
             return;
         }
-        let mut query = query;
         let mut refusal = self.schedulers[w].refusal();
         if refusal.is_some() && self.schedulers[w].stays_for.is_some() {
             // It goes anywhere.

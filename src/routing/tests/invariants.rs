@@ -37,11 +37,6 @@ impl<B> Scheduler<B> {
         assert!(!self.knows_all() || !self.waiters_miss_a_route(meets));
     }
 
-    /// Whether it has taken over every change, whatever the others have.
-    pub(in crate::routing) fn knows_all(&self) -> bool {
-        self.version == self.directory.version() && self.is_synced()
-    }
-
     fn waiters_miss_a_route(&self, meets: WaitingMeets<'_>) -> bool {
         let routes = self.directory.routes();
         self.waiters.iter().any(|(key, waiter)| {

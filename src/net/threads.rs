@@ -1,27 +1,32 @@
-//! Threads that may wait for a disk, of one folder.
+//! Threads for what an event loop must not wait for.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Most threads of a folder: enough to keep a disk busy.
-const THREADS: usize = 4;
-
-/// Most tasks that wait for a thread. A disk that has stopped must not collect requests without bound.
-const QUEUE: usize = 512;
-
 /// How long a thread waits for another task before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// The threads of a folder. They are started as they are needed, and end when they are not.
-#[derive(Clone, Default)]
-pub(crate) struct Readers(Arc<Shared>);
+/// How many there may be, and how much may wait for them.
+pub(crate) struct Bounds {
+    /// What the threads are called.
+    pub(crate) name: &'static str,
+    /// What cannot be done without one, for the log.
+    pub(crate) task: &'static str,
+    pub(crate) threads: usize,
+    /// Most tasks that wait for a thread.
+    pub(crate) queue: usize,
+}
 
-#[derive(Default)]
+/// Threads for tasks of one kind. They are started as they are needed, and end when they are not.
+#[derive(Clone)]
+pub(crate) struct Threads(Arc<Shared>);
+
 struct Shared {
+    bounds: Bounds,
     state: Mutex<State>,
     filled: Condvar,
 }
@@ -34,24 +39,29 @@ struct State {
     idle: usize,
 }
 
-impl Readers {
+impl Threads {
+    pub(crate) fn new(bounds: Bounds) -> Threads {
+        Threads(Arc::new(Shared { bounds, state: Mutex::default(), filled: Condvar::new() }))
+    }
+
     /// Has a thread do this. False if too much waits already, or no thread can be started.
     pub(crate) fn run(&self, task: impl FnOnce() + Send + 'static) -> bool {
+        let Bounds { name, task: what, threads, queue } = self.0.bounds;
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.tasks.len() >= QUEUE {
+        if state.tasks.len() >= queue {
             return false;
         }
         state.tasks.push_back(Box::new(task));
-        if state.idle >= state.tasks.len() || state.threads == THREADS {
+        if state.idle >= state.tasks.len() || state.threads == threads {
             drop(state);
             self.0.filled.notify_one();
             return true;
         }
         let shared = Arc::clone(&self.0);
-        match thread::Builder::new().name("files".to_owned()).spawn(move || shared.work()) {
+        match thread::Builder::new().name(name.to_owned()).spawn(move || shared.work()) {
             Ok(_) => state.threads += 1,
             Err(error) if state.threads == 0 => {
-                log::error!("cannot read files: no thread can be started: {error}");
+                log::error!("cannot {what}: no thread can be started: {error}");
                 state.tasks.pop_back();
                 return false;
             }
@@ -92,9 +102,14 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
+    const THREADS: usize = 4;
+    const QUEUE: usize = 512;
+    const READERS: Bounds =
+        Bounds { name: "readers", task: "read", threads: THREADS, queue: QUEUE };
+
     #[test]
     fn tasks_are_done_and_threads_are_used_again() {
-        let readers = Readers::default();
+        let readers = Threads::new(READERS);
         let (sender, receiver) = mpsc::channel();
         for _ in 0..100 {
             let sender = sender.clone();
@@ -109,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded_and_goes_on_when_the_disk_does() {
-        let readers = Readers::default();
+        let readers = Threads::new(READERS);
         let gate = Arc::new(Mutex::new(()));
         let closed = gate.lock().unwrap();
         let (sender, receiver) = mpsc::channel();
