@@ -1,6 +1,6 @@
 //! The key tool and the real proxy: what the one makes the other takes, for as long as it should.
 
-use crate::common::{ACK, Bridge, Client, Proxy, Setup, eventually, skipped};
+use crate::common::{ACK, Bridge, Client, Proxy, Setup, eventually, keyed, skipped};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -54,21 +54,17 @@ fn guarded(settings: &str) -> Proxy {
         .start()
 }
 
-fn registration(host: &str, key: &str) -> String {
-    format!("BRIDGE / HTTP/1.1\r\nHost: {host}\r\nHost-Key: {key}\r\n\r\n")
-}
-
 /// The one line of text with which the proxy refuses a bridge, after its status.
 #[track_caller]
 fn refusal(proxy: &Proxy, host: &str, key: &str) -> String {
-    let refusal = Bridge::refused(proxy, registration(host, key));
+    let refusal = Bridge::refused(proxy, keyed(host, key));
     format!("{} {}", refusal.status(), refusal.text().trim_end())
 }
 
 #[track_caller]
 fn is_taken(proxy: &Proxy, host: &str, key: &str) -> bool {
     let mut bridge = Bridge::connect(proxy);
-    bridge.send(registration(host, key));
+    bridge.send(keyed(host, key));
     bridge.read_head().head == ACK
 }
 
@@ -95,7 +91,7 @@ fn keys_of_both_forms_are_accepted() {
             ],
         ),
     ] {
-        let mut backend = Bridge::register(&proxy, registration("www.a.test", &key));
+        let mut backend = Bridge::register(&proxy, keyed("www.a.test", &key));
         let mut client = Client::get(&proxy, "www.a.test", "/");
         assert_eq!(backend.serve_to(&mut client, "served"), "GET / HTTP/1.1");
         assert!(refusal(&proxy, "b.test", &key).starts_with("401 no Host-Key covers b.test"));
@@ -156,10 +152,10 @@ fn limit_in_a_key_holds_across_workers() {
     );
     let more = line(&proxy, &["--modern", "--bridges", "4", "new", "a.test"]);
     let mut bridges: Vec<Bridge> =
-        (0..3).map(|_| Bridge::register(&proxy, registration("a.test", &key))).collect();
+        (0..3).map(|_| Bridge::register(&proxy, keyed("a.test", &key))).collect();
     for _ in 0..16 {
         for key in [&key, &renewed] {
-            let refusal = Bridge::refused(&proxy, registration("x.a.test", key));
+            let refusal = Bridge::refused(&proxy, keyed("x.a.test", key));
             assert_eq!(refusal.status(), 503);
             assert_eq!(refusal.field("retry-after"), Some("5"));
             assert_eq!(
@@ -177,7 +173,7 @@ fn limit_in_a_key_holds_across_workers() {
 fn limit_in_a_key_counts_a_bridge_on_any_worker() {
     let proxy = guarded("workers 4");
     let key = line(&proxy, &["--modern", "--bridges", "1", "new", "a.test"]);
-    let mut bridge = Bridge::register(&proxy, registration("a.test", &key));
+    let mut bridge = Bridge::register(&proxy, keyed("a.test", &key));
     // Clients come to whichever worker, and the bridge moves there.
     for _ in 0..8 {
         let mut client = Client::get(&proxy, "a.test", "/");
@@ -197,7 +193,7 @@ fn limit_in_a_key_holds_for_registrations_at_the_same_time() {
     let key = line(&proxy, &["--modern", "--bridges", "5", "new", "a.test"]);
     let mut rivals: Vec<Bridge> = (0..40).map(|_| Bridge::connect(&proxy)).collect();
     for rival in &mut rivals {
-        rival.send(registration("a.test", &key));
+        rival.send(keyed("a.test", &key));
     }
     let taken = rivals.iter_mut().map(|rival| rival.read_head().head == ACK).filter(|taken| *taken);
     assert_eq!(taken.count(), 5);
@@ -209,7 +205,7 @@ fn legacy_keys_no_refuses_keys_of_the_old_form() {
     let old = line(&proxy, &["new", "a.test"]);
     let modern = line(&proxy, &["--modern", "new", "a.test"]);
     assert!(is_taken(&proxy, "a.test", &old));
-    let mut connected = Bridge::register(&proxy, registration("a.test", &old));
+    let mut connected = Bridge::register(&proxy, keyed("a.test", &old));
     proxy.change_settings("legacy-keys yes", "legacy-keys no");
     proxy.reload_well();
     assert_eq!(

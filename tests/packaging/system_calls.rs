@@ -160,26 +160,29 @@ fn exchange(proxy: &str, host: &str) {
     assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.len() > LARGE, "{} bytes", answer.len());
 }
 
-/// A request for a site whose manager starts nothing.
+/// The answer to a GET over a connection of its own.
 #[track_caller]
-fn have_started(proxy: &str, host: &str) {
+fn answer_of(proxy: &str, host: &str, path: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(proxy).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+/// A request for a site whose manager starts nothing.
+#[track_caller]
+fn have_started(proxy: &str, host: &str) {
+    let answer = answer_of(proxy, host, "/");
     assert!(answer.starts_with(b"HTTP/1.1 503 "), "{} bytes", answer.len());
 }
 
 /// A file of the proxy's own, copied behind its head or sent by the kernel.
+#[track_caller]
 fn fetch(proxy: &str, name: &str, size: usize) {
-    let mut stream = TcpStream::connect(proxy).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let head = format!("GET /{name} HTTP/1.1\r\nHost: files.test\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
+    let answer = answer_of(proxy, "files.test", &format!("/{name}"));
     assert!(answer.starts_with(b"HTTP/1.1 200 ") && answer.len() > size, "{}", answer.len());
 }
 

@@ -1,15 +1,12 @@
 //! The agent proves its host keys, and sends them only where it is told to.
 
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Message, Played, Proxy, Setup, WELCOME, at, challenge, named,
-    ok, proof,
+    ACK, Agent, App, B_SECOND, Bridge, Client, Message, Played, Proxy, Setup, WELCOME, at,
+    challenge, named, ok, proof,
 };
 
 const KEY: &str = "0123456789012345678901234567890123456789:1700000000:a.test";
 const PROXY_NONCE: &str = "ffeeddccbbaa99887766554433221100";
-
-/// `printf second:1700000000:b.test | sha1sum`
-const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 
 fn guarded(settings: &str) -> Proxy {
     Setup::new()

@@ -2,7 +2,7 @@
 //! must come back to the same process.
 
 use super::language::{Language, clients, tools};
-use crate::common::{Played, Process, Proxy, Setup, at, eventually, run_well, skipped};
+use crate::common::{Played, Process, Setup, at, run_well, skipped};
 use cloudbridge::client::BridgeListener;
 use std::process::{Command, Stdio};
 
@@ -97,14 +97,10 @@ fn long_polling_of_socket_io_works_over_two_processes() {
         command
     };
     let servers = ["one", "two"].map(|name| Process::spawn("a server", &mut node(SERVER, name)));
-    await_bridges(&proxy, 16);
+    proxy.await_count("b", 16);
     let said = run_well(&mut node(CLIENT, ""));
     assert_eq!(said.trim(), "one two");
     drop(servers);
-}
-
-fn await_bridges(proxy: &Proxy, count: u64) {
-    eventually("all are parked", || proxy.count("b") == count);
 }
 
 const SERVER: &str = "const server = require('http').createServer();

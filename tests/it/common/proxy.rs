@@ -231,6 +231,14 @@ impl Proxy {
         proxy
     }
 
+    /// The value of a line of the metrics, which is named with its labels.
+    #[track_caller]
+    pub fn metric(&self, line: &str) -> u64 {
+        let text = self.admin("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let value = text.lines().find_map(|have| have.strip_prefix(line)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {line} in {text}")).parse().expect("a number")
+    }
+
     /// The first address that serves clients.
     #[track_caller]
     pub fn for_clients(&self) -> SocketAddr {

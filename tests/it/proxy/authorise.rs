@@ -2,16 +2,13 @@
 
 use super::upgrade::{Upgraded, await_end};
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Json, Proxy, Seen, Setup, Stopwatch, at, eventually, pattern,
-    run_well, serve_unix,
+    ACK, Agent, App, B_SECOND, Bridge, Client, Json, Proxy, Seen, Setup, Stopwatch, at, eventually,
+    keyed, narrow, pattern, run_well, serve_unix,
 };
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// `printf second:1700000000:b.test | sha1sum`
-const KEY: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 
 const YES: &str = r#"{"allow":true}"#;
 const NO: &str = r#"{"allow":false,"reason":"unpaid"}"#;
@@ -53,11 +50,7 @@ fn changing() -> (App, Arc<AtomicBool>) {
 }
 
 fn registration(host: &str) -> String {
-    keyed(host, KEY)
-}
-
-fn keyed(host: &str, key: &str) -> String {
-    format!("BRIDGE / HTTP/1.1\r\nHost: {host}\r\nHost-Key: {key}\r\n\r\n")
+    keyed(host, B_SECOND)
 }
 
 #[track_caller]
@@ -65,25 +58,8 @@ fn park(proxy: &Proxy, host: &str) -> Bridge {
     Bridge::register(proxy, registration(host))
 }
 
-/// What the key tool makes of [`KEY`].
-#[track_caller]
-fn narrow(options: &[&str]) -> String {
-    let mut shell = Command::new("sh");
-    let script = r#"printf '%s\n' "$KEY" | "$@""#;
-    shell.args(["-c", script, "sh", env!("CARGO_BIN_EXE_cloudbridge-key"), "narrow", "-"]);
-    run_well(shell.args(options).env("KEY", KEY).stdin(Stdio::null())).trim().to_owned()
-}
-
-/// The value of a line of the metrics.
-#[track_caller]
-fn metric(proxy: &Proxy, line: &str) -> u64 {
-    let text = proxy.admin("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let value = text.lines().find_map(|have| have.strip_prefix(line)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {line} in {text}")).parse().expect("a number")
-}
-
 fn questions(proxy: &Proxy, answer: &str) -> u64 {
-    metric(proxy, &format!("cloudbridge_authorise_questions_total{{answer=\"{answer}\"}}"))
+    proxy.metric(&format!("cloudbridge_authorise_questions_total{{answer=\"{answer}\"}}"))
 }
 
 #[test]
@@ -96,12 +72,12 @@ fn the_question_has_what_was_proved_and_no_secret() {
         answer(YES, None)
     });
     let proxy = guarded(&url(&app), "");
-    let key = narrow(&["--host", "a.b.test", "--prefix", "/app"]);
+    let key = narrow(B_SECOND, &["--host", "a.b.test", "--prefix", "/app"]);
     let _bridge = Bridge::register(
         &proxy,
         format!(
             "BRIDGE /app/ HTTP/1.1\r\nHost: x.a.b.test\r\nHost: A.b.test\r\n\
-             Host-Key: {key}\r\nHost-Key: {KEY}\r\nHost-Key: ::c.test\r\n\
+             Host-Key: {key}\r\nHost-Key: {B_SECOND}\r\nHost-Key: ::c.test\r\n\
              User-Agent: test/1\r\n\r\n"
         ),
     );
@@ -129,7 +105,7 @@ fn keys_that_are_proven_and_ptth_wait_for_the_answer_too() {
     let (app, allows) = changing();
     let listens = "listen 127.0.0.1:0 clients\nlisten 127.0.0.1:0 bridges";
     let proxy = guarded(&url(&app), &format!("{listens}\nptth yes\nbearer-keys no"));
-    let mut bridge = Bridge::prove(&proxy, &["b.test"], &narrow(&["--host", "b.test"]));
+    let mut bridge = Bridge::prove(&proxy, &["b.test"], &narrow(B_SECOND, &["--host", "b.test"]));
     bridge.serve_to(&mut Client::get(&proxy, "b.test", "/"), "proven");
     drop(bridge);
     proxy.change_settings("bearer-keys no", "");
@@ -137,7 +113,7 @@ fn keys_that_are_proven_and_ptth_wait_for_the_answer_too() {
     let ptth = format!(
         "GET /.well-known/ptth/https%3A%2F%2Fb.test/ HTTP/1.1\r\nHost: proxy.test\r\n\
          Connection: upgrade\r\nUpgrade: ptth\r\nALPN: http%2F1.1\r\n\
-         Authorization: Bearer {KEY}\r\n\r\n"
+         Authorization: Bearer {B_SECOND}\r\n\r\n"
     );
     let mut bridge = Bridge::connect(&proxy);
     bridge.send(&ptth);
@@ -158,14 +134,14 @@ fn a_refusal_is_told_with_its_reason_on_one_line() {
     assert_eq!(refusal.field("proxy-status"), Some(why));
     proxy.await_log("refused: 403 this bridge is not allowed: unpaid");
     assert_eq!(questions(&proxy, "refused"), 1);
-    assert_eq!(metric(&proxy, "cloudbridge_refusals_total{reason=\"not-authorised\"}"), 1);
+    assert_eq!(proxy.metric("cloudbridge_refusals_total{reason=\"not-authorised\"}"), 1);
 }
 
 #[test]
 fn a_bad_key_is_refused_without_a_question() {
     let app = App::start(|_| answer(YES, None));
     let proxy = guarded(&url(&app), "");
-    let bad = KEY.replace("984", "985");
+    let bad = B_SECOND.replace("984", "985");
     assert_eq!(Bridge::refused(&proxy, keyed("b.test", &bad)).status(), 401);
     assert_eq!(Bridge::refused(&proxy, registration("c.test")).status(), 401);
     assert_eq!(app.accepted(), 0);
@@ -234,7 +210,7 @@ fn equal_questions_at_once_are_asked_once() {
     let mut bridges: Vec<Bridge> = (0..8).map(|_| connect("b.test")).collect();
     bridges.push(connect("x.b.test"));
     eventually("all wait", || proxy.log().matches("the program is asked").count() == 9);
-    assert_eq!(metric(&proxy, "cloudbridge_authorise_waiting"), 2);
+    assert_eq!(proxy.metric("cloudbridge_authorise_waiting"), 2);
     drop(held);
     for bridge in &mut bridges {
         bridge.expect_exact(ACK);
@@ -254,7 +230,7 @@ fn an_answer_is_used_for_as_long_as_it_says() {
     let proxy = guarded(&url(&app), "");
     let _bridges: Vec<Bridge> = (0..6).map(|_| park(&proxy, "b.test")).collect();
     assert_eq!(app.served(), 1);
-    assert_eq!(metric(&proxy, "cloudbridge_authorise_kept_answers_total"), 5);
+    assert_eq!(proxy.metric("cloudbridge_authorise_kept_answers_total"), 5);
     let _other = park(&proxy, "x.b.test");
     assert_eq!(app.served(), 2);
     let _short = park(&proxy, "short.b.test");
@@ -284,11 +260,11 @@ fn a_bridge_with_one_question_too_many_comes_later() {
     let proxy = guarded(&url(&app), "authorise-questions 5");
     let mut first = Bridge::connect(&proxy);
     first.send(registration("a.b.test"));
-    eventually("it is asked", || metric(&proxy, "cloudbridge_authorise_waiting") == 1);
+    eventually("it is asked", || proxy.metric("cloudbridge_authorise_waiting") == 1);
     // A visitor has a quarter of them, and all with keys of one root a half.
     let mut other = Bridge::connect(&proxy);
-    other.send(keyed("d.b.test", &narrow(&["--host", "d.b.test"])));
-    eventually("it is asked, too", || metric(&proxy, "cloudbridge_authorise_waiting") == 2);
+    other.send(keyed("d.b.test", &narrow(B_SECOND, &["--host", "d.b.test"])));
+    eventually("it is asked, too", || proxy.metric("cloudbridge_authorise_waiting") == 2);
     let refusal = Bridge::refused(&proxy, registration("c.b.test"));
     assert_eq!((refusal.status(), refusal.field("retry-after")), (503, Some("5")));
     assert_eq!(refusal.text(), "too many questions wait for an answer\n");
@@ -307,7 +283,7 @@ fn a_backend_that_goes_or_speaks_while_it_waits_is_closed() {
     speaks.send(registration("b.test"));
     let mut goes = Bridge::connect(&proxy);
     goes.send(registration("b.test"));
-    eventually("it is asked", || metric(&proxy, "cloudbridge_authorise_waiting") == 1);
+    eventually("it is asked", || proxy.metric("cloudbridge_authorise_waiting") == 1);
     speaks.send("GET / HTTP/1.1\r\n\r\n");
     assert_eq!(speaks.read_refusal().text(), "nothing may follow a BRIDGE request\n");
     drop(goes);
@@ -414,11 +390,11 @@ fn the_limits_of_an_answer_hold_for_all_that_is_made_of_a_key() {
         answer(&format!(r#"{{"allow":true,"limits":{{"bridges":2}}{more}}}"#), Some(600))
     });
     let proxy = guarded(&url(&app), "");
-    let alice = narrow(&["--host", "alice.b.test"]);
+    let alice = narrow(B_SECOND, &["--host", "alice.b.test"]);
     let mut bridges = vec![Bridge::register(&proxy, keyed("alice.b.test", &alice))];
     for host in ["x.alice.b.test", "y.alice.b.test"] {
-        let narrower = narrow(&["--host", "alice.b.test"]);
-        let key = tool_narrow(&narrower, host);
+        let narrower = narrow(B_SECOND, &["--host", "alice.b.test"]);
+        let key = narrow(&narrower, &["--host", host]);
         if bridges.len() < 2 {
             bridges.push(Bridge::register(&proxy, keyed(host, &key)));
             continue;
@@ -427,14 +403,14 @@ fn the_limits_of_an_answer_hold_for_all_that_is_made_of_a_key() {
         let text = "as many bridges as alice.b.test may have are connected: 2\n";
         assert_eq!((refusal.status(), refusal.text().as_str()), (503, text));
     }
-    let bob = narrow(&["--host", "bob.b.test"]);
+    let bob = narrow(B_SECOND, &["--host", "bob.b.test"]);
     bridges.push(Bridge::register(&proxy, keyed("bob.b.test", &bob)));
     // The program may say what counts together.
     for host in ["c.b.test", "d.b.test"] {
-        let key = narrow(&["--host", host]);
+        let key = narrow(B_SECOND, &["--host", host]);
         bridges.push(Bridge::register(&proxy, keyed(host, &key)));
     }
-    let key = narrow(&["--host", "c.b.test"]);
+    let key = narrow(B_SECOND, &["--host", "c.b.test"]);
     let text = "as many bridges as shared may have are connected: 2\n";
     assert_eq!(Bridge::refused(&proxy, keyed("c.b.test", &key)).text(), text);
 }
@@ -457,15 +433,6 @@ fn without_secrets_bridges_are_asked_about_without_keys_and_limited_by_address()
     assert_eq!((refusal.status(), refusal.text().as_str()), (503, text));
 }
 
-/// Narrows a key that was narrowed already.
-#[track_caller]
-fn tool_narrow(key: &str, host: &str) -> String {
-    let mut shell = Command::new("sh");
-    let script = r#"printf '%s\n' "$KEY" | "$0" narrow - --host "$1""#;
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_cloudbridge-key"), host]);
-    run_well(shell.env("KEY", key).stdin(Stdio::null())).trim().to_owned()
-}
-
 #[test]
 fn an_upgrade_asks_about_a_bridge_when_it_parks_again() {
     let (app, allows) = changing();
@@ -483,7 +450,8 @@ fn an_upgrade_asks_about_a_bridge_when_it_parks_again() {
 fn an_agent_says_why_it_is_refused() {
     let app = App::start(|_| answer(NO, None));
     let proxy = guarded(&url(&app), "");
-    let agent = Agent::start(&["--echo", "-n1", "--host", "b.test", "--key", KEY, &at(&proxy)]);
+    let agent =
+        Agent::start(&["--echo", "-n1", "--host", "b.test", "--key", B_SECOND, &at(&proxy)]);
     agent.await_log("this bridge is not allowed: unpaid");
 }
 
@@ -492,7 +460,7 @@ fn an_agent_says_why_it_is_refused() {
 fn equal_questions_are_equal_however_they_are_put() {
     let app = App::start(|_| answer(YES, Some(600)));
     let proxy = guarded(&url(&app), "");
-    let keys = ["a.b.test", "c.b.test"].map(|host| (host, narrow(&["--host", host])));
+    let keys = ["a.b.test", "c.b.test"].map(|host| (host, narrow(B_SECOND, &["--host", host])));
     let register = |order: [usize; 2], agent: &str| {
         let lines = order.map(|at| format!("Host: {}\r\nHost-Key: {}\r\n", keys[at].0, keys[at].1));
         let text = format!("BRIDGE / HTTP/1.1\r\n{}User-Agent: {agent}\r\n\r\n", lines.concat());
@@ -618,7 +586,7 @@ fn an_answer_of_a_program_that_is_no_longer_asked_lets_nobody_in() {
     let proxy = guarded(&url(&old), "workers 3");
     let mut bridge = Bridge::connect(&proxy);
     bridge.send(registration("b.test"));
-    eventually("it is asked", || metric(&proxy, "cloudbridge_authorise_waiting") == 1);
+    eventually("it is asked", || proxy.metric("cloudbridge_authorise_waiting") == 1);
     proxy.change_settings(&url(&old), &url(&new));
     proxy.reload_well();
     drop(held);
@@ -630,7 +598,7 @@ fn an_answer_of_a_program_that_is_no_longer_asked_lets_nobody_in() {
 
 #[track_caller]
 fn echo(proxy: &Proxy) -> Agent {
-    let agent = Agent::start(&["--echo", "-n4", "--host", "b.test", "--key", KEY, &at(proxy)]);
+    let agent = Agent::start(&["--echo", "-n4", "--host", "b.test", "--key", B_SECOND, &at(proxy)]);
     proxy.await_count("b", 4);
     agent
 }

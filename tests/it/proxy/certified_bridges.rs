@@ -1,16 +1,11 @@
 //! Bridges that show certificates in place of host keys.
 
 use crate::common::{
-    ACK, After, Agent, App, Authority, Bridge, Client, Issued, Json, Proxy, Setup, Wire, by_tls,
-    eventually, unix_time,
+    ACK, After, Agent, App, Authority, B_SECOND, Bridge, Client, Issued, Json, Proxy, SECRETS,
+    Setup, Wire, by_tls, eventually, unix_time,
 };
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-
-const SECRETS: &str = "1000000000:first\n1600000000:second\n";
-
-/// `printf second:1700000000:b.test | sha1sum`
-const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 
 /// A proxy whose bridges come by TLS, and the issuer of their certificates.
 struct World {

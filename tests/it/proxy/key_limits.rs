@@ -1,17 +1,10 @@
 //! `key-limits`: what a key, with all that are narrowed from it, may use.
 
 use crate::common::{
-    Agent, Bridge, Client, Proxy, Setup, Stopwatch, at, eventually, pattern, pattern_differs,
-    run_well,
+    A_SECOND, Agent, B_SECOND, Bridge, Client, Proxy, Setup, Stopwatch, at, eventually, keyed,
+    narrow, pattern, pattern_differs,
 };
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// `printf second:1700000000:b.test | sha1sum`
-const KEY: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
-
-/// `printf second:1700000000:a.test | sha1sum`
-const OTHER: &str = "adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test";
 
 #[track_caller]
 fn guarded(settings: &str) -> Proxy {
@@ -21,39 +14,27 @@ fn guarded(settings: &str) -> Proxy {
         .start()
 }
 
-fn registration(host: &str, key: &str) -> String {
-    format!("BRIDGE / HTTP/1.1\r\nHost: {host}\r\nHost-Key: {key}\r\n\r\n")
-}
-
 #[track_caller]
 fn park(proxy: &Proxy, host: &str, key: &str) -> Bridge {
-    Bridge::register(proxy, registration(host, key))
-}
-
-#[track_caller]
-fn narrow(key: &str, host: &str) -> String {
-    let mut shell = Command::new("sh");
-    let script = r#"printf '%s\n' "$KEY" | "$0" narrow - --host "$1""#;
-    shell.args(["-c", script, env!("CARGO_BIN_EXE_cloudbridge-key"), host]);
-    run_well(shell.env("KEY", key).stdin(Stdio::null())).trim().to_owned()
+    Bridge::register(proxy, keyed(host, key))
 }
 
 #[test]
 fn bridges_are_counted_for_a_key_and_all_that_are_narrowed_from_it() {
     let proxy = guarded("key-limits *.b.test bridges=2\nkey-limits b.test bridges=4");
-    let alice = narrow(KEY, "alice.b.test");
+    let alice = narrow(B_SECOND, &["--host", "alice.b.test"]);
     let one = park(&proxy, "alice.b.test", &alice);
-    let _two = park(&proxy, "x.alice.b.test", &narrow(&alice, "x.alice.b.test"));
-    let more = registration("y.alice.b.test", &narrow(&alice, "y.alice.b.test"));
+    let _two = park(&proxy, "x.alice.b.test", &narrow(&alice, &["--host", "x.alice.b.test"]));
+    let more = keyed("y.alice.b.test", &narrow(&alice, &["--host", "y.alice.b.test"]));
     let refusal = Bridge::refused(&proxy, &more);
     let text = "as many bridges as alice.b.test may have are connected: 2\n";
     assert_eq!((refusal.status(), refusal.text().as_str()), (503, text));
     assert_eq!(refusal.field("retry-after"), Some("5"));
-    let _bob = park(&proxy, "bob.b.test", &narrow(KEY, "bob.b.test"));
-    let _owner = park(&proxy, "b.test", KEY);
+    let _bob = park(&proxy, "bob.b.test", &narrow(B_SECOND, &["--host", "bob.b.test"]));
+    let _owner = park(&proxy, "b.test", B_SECOND);
     let text = "as many bridges as b.test may have are connected: 4\n";
-    assert_eq!(Bridge::refused(&proxy, registration("b.test", KEY)).text(), text);
-    let _unlimited: Vec<Bridge> = (0..5).map(|_| park(&proxy, "a.test", OTHER)).collect();
+    assert_eq!(Bridge::refused(&proxy, keyed("b.test", B_SECOND)).text(), text);
+    let _unlimited: Vec<Bridge> = (0..5).map(|_| park(&proxy, "a.test", A_SECOND)).collect();
     drop(one);
     eventually("there is room", || {
         let mut bridge = Bridge::connect(&proxy);
@@ -66,7 +47,7 @@ fn bridges_are_counted_for_a_key_and_all_that_are_narrowed_from_it() {
 fn waiting_requests_of_a_key_are_bounded() {
     let proxy =
         guarded("workers 3\nkey-limits b.test waiting=2\nkey-limits a.test waiting=0 bridges=9");
-    let mut bridge = park(&proxy, "b.test", KEY);
+    let mut bridge = park(&proxy, "b.test", B_SECOND);
     let mut busy = Client::get(&proxy, "b.test", "/busy");
     bridge.accept_request();
     let mut waiting = [1, 2].map(|_| Client::get(&proxy, "b.test", "/waits"));
@@ -79,7 +60,7 @@ fn waiting_requests_of_a_key_are_bounded() {
         assert_eq!(response.field("proxy-status"), Some(why));
     }
     // Others wait as before, also those whose host nobody serves.
-    let mut other = park(&proxy, "a.test", OTHER);
+    let mut other = park(&proxy, "a.test", A_SECOND);
     let of_other = [1, 2, 3, 4].map(|_| Client::get(&proxy, "a.test", "/"));
     other.accept_request();
     let _unserved = [1, 2, 3].map(|_| Client::get(&proxy, "c.test", "/"));
@@ -104,7 +85,7 @@ fn waiting_requests_of_a_key_are_bounded() {
 #[test]
 fn a_client_that_goes_leaves_its_place() {
     let proxy = guarded("key-limits * waiting=1");
-    let mut bridge = park(&proxy, "b.test", KEY);
+    let mut bridge = park(&proxy, "b.test", B_SECOND);
     let _busy = Client::get(&proxy, "b.test", "/");
     bridge.accept_request();
     let waiting = Client::get(&proxy, "b.test", "/");
@@ -148,7 +129,7 @@ fn echo(proxy: &Proxy, host: &str, key: &str) -> Agent {
 #[test]
 fn requests_a_second_are_bounded_over_all_workers() {
     let proxy = guarded("workers 3\nkey-limits *.b.test requests-per-second=5");
-    let _agent = echo(&proxy, "x.b.test", &narrow(KEY, "x.b.test"));
+    let _agent = echo(&proxy, "x.b.test", &narrow(B_SECOND, &["--host", "x.b.test"]));
     let clock = Instant::now();
     let (served, refused) = ask_at_once(&proxy, "x.b.test", 60);
     let most = 5.0 + 5.0 * clock.elapsed().as_secs_f64();
@@ -164,7 +145,7 @@ fn requests_a_second_are_bounded_over_all_workers() {
 #[test]
 fn sighup_limits_the_bridges_that_are_connected() {
     let proxy = guarded("workers 3\n# key-limits b.test requests-per-second=1");
-    let agent = echo(&proxy, "b.test", KEY);
+    let agent = echo(&proxy, "b.test", B_SECOND);
     assert_eq!(ask_at_once(&proxy, "b.test", 20).0, 20);
     proxy.change_settings("# key-limits", "key-limits");
     proxy.reload_well();
@@ -197,7 +178,7 @@ fn bytes_a_second_are_paced_over_all_exchanges_of_a_key() {
     const EACH: usize = 128 * KIB;
     let proxy = guarded("workers 3\nkey-limits b.test bytes-per-second=128k");
     let clock = Stopwatch::start();
-    let mut bridges = [(); 3].map(|()| park(&proxy, "b.test", KEY));
+    let mut bridges = [(); 3].map(|()| park(&proxy, "b.test", B_SECOND));
     let mut clients = [(); 3].map(|()| Client::get(&proxy, "b.test", "/"));
     for bridge in &mut bridges {
         bridge.accept_request();
@@ -212,7 +193,7 @@ fn bytes_a_second_are_paced_over_all_exchanges_of_a_key() {
     // paid for when they have gone.
     clock.assert_passed(Duration::from_millis(1600));
     // Others are not held up.
-    let mut other = park(&proxy, "a.test", OTHER);
+    let mut other = park(&proxy, "a.test", A_SECOND);
     let mut client = Client::get(&proxy, "a.test", "/");
     other.accept_request();
     other.send(body(8 * EACH));
@@ -224,7 +205,7 @@ fn what_goes_up_counts_with_what_goes_down_and_tunnels_too() {
     const PART: usize = 64 * KIB;
     let proxy = guarded("key-limits * bytes-per-second=64k\nbody-timeout 1s\ntunnel-timeout 1s");
     let clock = Stopwatch::start();
-    let mut bridge = park(&proxy, "b.test", KEY);
+    let mut bridge = park(&proxy, "b.test", B_SECOND);
     let mut client = Client::request(
         &proxy,
         "GET / HTTP/1.1\r\nHost: b.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
@@ -243,7 +224,7 @@ fn what_goes_up_counts_with_what_goes_down_and_tunnels_too() {
 #[test]
 fn a_client_that_goes_while_its_exchange_rests_is_noticed() {
     let proxy = guarded("key-limits * bytes-per-second=1k");
-    let mut bridge = park(&proxy, "b.test", KEY);
+    let mut bridge = park(&proxy, "b.test", B_SECOND);
     let mut client = Client::get(&proxy, "b.test", "/");
     bridge.accept_request();
     bridge.send(body(512 * KIB));
@@ -259,8 +240,9 @@ fn a_client_that_goes_while_its_exchange_rests_is_noticed() {
 #[test]
 fn small_exchanges_do_not_wait_for_large_parts() {
     let proxy = guarded("workers 3\nkey-limits b.test bytes-per-second=64k");
-    let agent = Agent::start(&["--echo", "-n16", "--host", "b.test", "--key", KEY, &at(&proxy)]);
-    let mut bridge = park(&proxy, "x.b.test", KEY);
+    let agent =
+        Agent::start(&["--echo", "-n16", "--host", "b.test", "--key", B_SECOND, &at(&proxy)]);
+    let mut bridge = park(&proxy, "x.b.test", B_SECOND);
     proxy.await_count("b", 17);
     // Uses all that there is at once.
     let mut large = Client::get(&proxy, "x.b.test", "/");
@@ -279,8 +261,8 @@ fn small_exchanges_do_not_wait_for_large_parts() {
 #[test]
 fn a_key_without_limits_lifts_no_limits_of_others() {
     let proxy = guarded("workers 3\nkey-limits x.b.test requests-per-second=1");
-    let _agent = echo(&proxy, "x.b.test", &narrow(KEY, "x.b.test"));
-    let _unlimited = park(&proxy, "x.b.test", KEY);
+    let _agent = echo(&proxy, "x.b.test", &narrow(B_SECOND, &["--host", "x.b.test"]));
+    let _unlimited = park(&proxy, "x.b.test", B_SECOND);
     proxy.await_count("b", 5);
     let mut clients: Vec<Client> = (0..20).map(|_| Client::get(&proxy, "x.b.test", "/")).collect();
     eventually("one is refused", || clients.iter().any(|client| client.has_bytes()));
@@ -292,7 +274,7 @@ fn a_key_without_limits_lifts_no_limits_of_others() {
 #[test]
 fn a_backend_that_closes_while_its_exchange_rests_is_noticed() {
     let proxy = guarded("key-limits * bytes-per-second=1k");
-    let mut bridge = park(&proxy, "b.test", KEY);
+    let mut bridge = park(&proxy, "b.test", B_SECOND);
     let mut client = Client::get(&proxy, "b.test", "/");
     bridge.accept_request();
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n");

@@ -2,20 +2,13 @@
 //!
 //! The digests are `printf '%s' SECRET:TIMESTAMP:NAME | sha1sum`.
 
-use crate::common::{ACK, Bridge, Client, Proxy, Setup};
+use crate::common::{A_FIRST, A_SECOND, ACK, B_SECOND, Bridge, Client, Proxy, SECRETS, Setup};
 
-const SECRETS: &str = "1000000000:first\n1600000000:second\n";
-
-/// Made while `first` was in force.
-const A_FIRST: &str = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test";
-/// Made while `second` was in force.
-const A_SECOND: &str = "adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test";
 /// Made with the newest secret, but dated back to when `first` was in force.
 const A_SECOND_DATED_BACK: &str = "b9f34662051051363aab8e6e02068cf365584fad:1100000000:a.test";
 /// Made with a secret that had been replaced by then.
 const A_FIRST_TOO_LATE: &str = "1dd507d09e87c584e17caa9a63edb8b7688ec505:1700000000:a.test";
 const A_THIRD: &str = "4a882500c68fd5c98d0ecccd31931c0f4a6ad257:1750000000:a.test";
-const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 const STAR_C_SECOND: &str = "0cc9b72b1bae445497b22a4e62a0cdffe262b350:1700000000:*.c.test";
 const X_C_SECOND: &str = "5e5c6d806924eca7992a76a07e4c0d115f560389:1700000000:x.c.test";
 const STAR_SECOND: &str = "64bb57de3650ef6b8a4361fa6c5bf116410f7877:1700000000:*";

@@ -1,14 +1,9 @@
 //! Keys that their holders have narrowed, without the proxy's secret and without asking anybody.
 
 use crate::common::{
-    ACK, Agent, App, Bridge, Client, Proxy, Setup, at, eventually, first_bridge, ok, run_well,
-    second_bridge,
+    ACK, Agent, App, B_SECOND, Bridge, Client, Proxy, Setup, at, eventually, first_bridge,
+    key_tool, narrow, ok, second_bridge, unix_time,
 };
-use std::process::{Command, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-/// `printf second:1700000000:b.test | sha1sum`
-const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 
 /// A proxy with two workers or more that takes keys by proof alone, unless `settings` say otherwise.
 #[track_caller]
@@ -18,20 +13,6 @@ fn guarded(settings: &str) -> Proxy {
         .file("secrets", "1600000000:second\n")
         .file("revoked", "")
         .start()
-}
-
-/// What the key tool prints when it is given a key on standard input.
-#[track_caller]
-fn key_tool(words: &[&str], key: &str) -> String {
-    let mut shell = Command::new("sh");
-    let script = r#"printf '%s\n' "$KEY" | "$@""#;
-    shell.args(["-c", script, "sh", env!("CARGO_BIN_EXE_cloudbridge-key")]).args(words);
-    run_well(shell.env("KEY", key).stdin(Stdio::null())).trim().to_owned()
-}
-
-#[track_caller]
-fn narrow(key: &str, options: &[&str]) -> String {
-    key_tool(&[&["narrow", "-"], options].concat(), key)
 }
 
 /// A v2 key for `b.test`.
@@ -260,8 +241,7 @@ fn an_idle_bridge_is_closed_when_its_narrowed_key_expires() {
     let proxy = guarded("workers 2");
     let root = modern(&proxy, &[]);
     let mut kept = Bridge::prove(&proxy, &["b.test"], &root);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let second = (now + 4).to_string();
+    let second = (unix_time() + 4).to_string();
     let key = narrow(&root, &["--host", "a.b.test", "--expires", &second]);
     let mut bridge = Bridge::prove(&proxy, &["a.b.test"], &key);
     bridge.expect_closed();

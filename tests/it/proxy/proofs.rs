@@ -2,19 +2,12 @@
 
 use super::upgrade::Upgraded;
 use crate::common::{
-    ACK, Bridge, Client, Proxy, Setup, Stopwatch, TOKEN, challenge, eventually, first_bridge,
-    named, own_address, run_well, second_bridge,
+    A_FIRST, ACK, B_SECOND, Bridge, Client, Proxy, SECRETS, Setup, Stopwatch, TOKEN, challenge,
+    eventually, first_bridge, named, own_address, run_well, second_bridge,
 };
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-const SECRETS: &str = "1000000000:first\n1600000000:second\n";
-
-/// `printf first:1100000000:a.test | sha1sum`
-const A_FIRST: &str = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test";
-/// `printf second:1700000000:b.test | sha1sum`
-const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 
 /// A proxy with these secrets and two workers.
 #[track_caller]

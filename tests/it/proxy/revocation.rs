@@ -1,22 +1,13 @@
 //! Host keys that are taken back while their bridges are connected.
 
 use crate::common::{
-    ACK, Agent, Bridge, Client, Load, Proxy, SWITCH, Setup, Stopwatch, at, eventually, logged,
-    run_well,
+    A_FIRST, A_SECOND, ACK, Agent, B_SECOND, Bridge, Client, Load, Proxy, SECRETS, SWITCH, Setup,
+    Stopwatch, at, eventually, keyed, logged, run_well,
 };
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-const SECRETS: &str = "1000000000:first\n1600000000:second\n";
-
-/// `printf first:1100000000:a.test | sha1sum`
-const A_FIRST: &str = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test";
-/// `printf second:1700000000:a.test | sha1sum`
-const A_SECOND: &str = "adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test";
-/// `printf second:1700000000:b.test | sha1sum`
-const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 
 /// A proxy with these secrets, an empty file of revoked keys, and these settings more.
 #[track_caller]
@@ -28,13 +19,9 @@ fn guarded(settings: &str) -> Proxy {
         .start()
 }
 
-fn registration(host: &str, key: &str) -> String {
-    format!("BRIDGE / HTTP/1.1\r\nHost: {host}\r\nHost-Key: {key}\r\n\r\n")
-}
-
 #[track_caller]
 fn park(proxy: &Proxy, host: &str, key: &str) -> Bridge {
-    Bridge::register(proxy, registration(host, key))
+    Bridge::register(proxy, keyed(host, key))
 }
 
 /// What the key tool prints.
@@ -93,7 +80,7 @@ fn a_revoked_key_loses_its_idle_bridges_and_nobody_else_notices() {
     let log = proxy.log();
     assert!(!log.contains("984629eac3ec") && !log.contains(":second"), "{log}");
     assert_eq!(proxy.info().number(&["counters", "keys_revoked"]), 18);
-    let refusal = Bridge::refused(&proxy, registration("b.test", B_SECOND));
+    let refusal = Bridge::refused(&proxy, keyed("b.test", B_SECOND));
     let text = "the Host-Key for b.test has been revoked\n";
     assert_eq!((refusal.status(), refusal.text().as_str()), (401, text));
     // It may be given back.
@@ -109,7 +96,7 @@ fn a_revoked_key_is_refused_in_capitals_too() {
     revoke(&proxy, B_SECOND);
     let (digits, rest) = B_SECOND.split_once(':').unwrap();
     let shouted = format!("{}:{rest}", digits.to_ascii_uppercase());
-    assert_eq!(Bridge::refused(&proxy, registration("b.test", &shouted)).status(), 401);
+    assert_eq!(Bridge::refused(&proxy, keyed("b.test", &shouted)).status(), 401);
 }
 
 #[test]
@@ -219,7 +206,7 @@ fn bridges_go_when_their_key_expires() {
     proxy.await_log("host keys have expired, for a.test; 7 bridges lose them");
     eventually("they are counted", || proxy.info().number(&["counters", "keys_expired"]) == 7);
     later.serve_to(&mut Client::get(&proxy, "a.test", "/"), "still there");
-    let refusal = Bridge::refused(&proxy, registration("a.test", &key)).text();
+    let refusal = Bridge::refused(&proxy, keyed("a.test", &key)).text();
     assert!(refusal.contains("expired at"), "{refusal}");
 }
 
@@ -279,7 +266,7 @@ fn an_operator_drops_the_bridges_of_a_key() {
     other.serve_to(&mut Client::get(&proxy, "a.test", "/"), "still there");
     // It keeps nobody out.
     let mut bridge = Bridge::connect(&proxy);
-    bridge.send(registration("b.test", B_SECOND));
+    bridge.send(keyed("b.test", B_SECOND));
     bridge.expect_exact(ACK);
 }
 

@@ -2,8 +2,8 @@
 
 use super::upgrade::{Upgraded, await_end, ctl};
 use crate::common::{
-    Agent, App, Bridge, Client, Message, Proxy, Setup, SwiftclientBackend, at, eventually, ok,
-    over_tls,
+    Agent, App, Bridge, Client, Json, Message, Proxy, Setup, SwiftclientBackend, at, eventually,
+    ok, over_tls,
 };
 
 const SITE: &str = "site a.test sticky=cookie:own";
@@ -57,11 +57,36 @@ pub(super) fn newcomer(proxy: &Proxy, bridge: &mut Bridge) -> String {
     set_by(&client.read_response())
 }
 
+/// The instance `one`, which is the only one parked, and the cookie of a client of it.
+#[track_caller]
+pub(super) fn one_and_its_client(proxy: &Proxy) -> (Bridge, String) {
+    let mut one = park(proxy, "one");
+    let cookie = newcomer(proxy, &mut one);
+    (one, cookie)
+}
+
+/// The instance `one`, with a token.
+#[track_caller]
+pub(super) fn park_with_token(proxy: &Proxy) -> Bridge {
+    Bridge::with_token(proxy, "Cloudbridge-Instance: one\r\n", "leave, undelivered")
+}
+
+/// What the operator calls the backend of this instance.
+#[track_caller]
+pub(super) fn id_of(proxy: &Proxy, instance: &str) -> String {
+    let state = Json::parse(&ctl(proxy, &["--json", "backends"]).1);
+    let Json::List(rows) = state.at(&["backends"]) else { panic!("{state:?}") };
+    let name = Json::Text(instance.to_owned());
+    let row = rows.iter().find(|row| row.get("instance") == Some(&name));
+    let row = row.unwrap_or_else(|| panic!("its name is shown: {state:?}"));
+    let Json::Text(id) = row.at(&["id"]) else { panic!("{row:?}") };
+    id.clone()
+}
+
 #[test]
 fn a_client_comes_back_to_its_backend_and_the_cookie_stays_between_it_and_the_proxy() {
     let proxy = Proxy::with(LONG);
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (mut one, of_one) = one_and_its_client(&proxy);
     let two = park(&proxy, "two");
     // It waits for its own backend, which is busy, though the other one is free.
     let mut first = request(&proxy, &with(&of_one));
@@ -80,8 +105,7 @@ fn a_client_comes_back_to_its_backend_and_the_cookie_stays_between_it_and_the_pr
 #[test]
 fn one_that_has_waited_for_its_backend_goes_anywhere_and_gets_a_new_cookie() {
     let proxy = Proxy::with("site a.test sticky=cookie:own sticky-wait=300ms");
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (mut one, of_one) = one_and_its_client(&proxy);
     let mut two = park(&proxy, "two");
     let mut busy = request(&proxy, &with(&of_one));
     one.accept_request();
@@ -99,8 +123,7 @@ fn one_that_has_waited_for_its_backend_goes_anywhere_and_gets_a_new_cookie() {
 #[test]
 fn a_backend_that_has_just_left_is_waited_for_under_its_name() {
     let proxy = Proxy::with(LONG);
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (one, of_one) = one_and_its_client(&proxy);
     let two = park(&proxy, "two");
     drop(one);
     proxy.await_count("b", 1);
@@ -115,8 +138,7 @@ fn a_backend_that_has_just_left_is_waited_for_under_its_name() {
 fn cookies_that_are_forged_or_unknown_are_ignored() {
     let setup = Setup::new().settings(&format!("{LONG}\nsite b.test sticky=cookie:own"));
     let proxy = setup.start();
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (mut one, of_one) = one_and_its_client(&proxy);
     let mut b = Bridge::register(
         &proxy,
         "BRIDGE / HTTP/1.1\r\nHost: b.test\r\nCloudbridge-Instance: one\r\n\r\n",
@@ -178,8 +200,7 @@ fn proxies_with_one_secret_know_each_others_cookies() {
 #[test]
 fn an_upgrade_keeps_the_cookies_and_the_names() {
     let proxy = Upgraded::start(LONG);
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (mut one, of_one) = one_and_its_client(&proxy);
     let two = park(&proxy, "two");
     await_end(proxy.upgrade());
     let mut client = request(&proxy, &with(&of_one));
@@ -192,23 +213,13 @@ fn an_upgrade_keeps_the_cookies_and_the_names() {
 #[test]
 fn a_backend_that_the_operator_has_drained_is_not_waited_for() {
     let proxy = Proxy::with(LONG);
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (one, of_one) = one_and_its_client(&proxy);
     drop(one);
     proxy.await_no_bridges();
-    let token = "0123456789abcdef0123456789abcdef";
-    let mut one = Bridge::connect(&proxy);
-    one.send(format!(
-        "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Instance: one\r\n\
-         Cloudbridge-Backend: {token}\r\n\r\n"
-    ));
-    one.read_head();
+    let mut one = park_with_token(&proxy);
     let mut two = park(&proxy, "two");
-    let (_, table) = ctl(&proxy, &["--json", "backends"]);
-    let row = table.split('{').find(|row| row.contains("\"instance\":\"one\""));
-    let row = row.unwrap_or_else(|| panic!("its name is shown: {table}"));
-    let id = row.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-    assert_eq!(ctl(&proxy, &["drain", id]).0, Some(0));
+    let id = id_of(&proxy, "one");
+    assert_eq!(ctl(&proxy, &["drain", &id]).0, Some(0));
     one.expect_closed();
     let mut client = request(&proxy, &with(&of_one));
     two.serve("two");
@@ -218,8 +229,7 @@ fn a_backend_that_the_operator_has_drained_is_not_waited_for() {
 #[test]
 fn a_request_that_has_killed_its_backend_is_repeated_elsewhere() {
     let proxy = Proxy::with(LONG);
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (mut one, of_one) = one_and_its_client(&proxy);
     let mut two = park(&proxy, "two");
     let mut client = request(&proxy, &with(&of_one));
     one.accept_request();

@@ -1,8 +1,11 @@
 //! When a request stops waiting for its own backend, and what it does then.
 
-use super::sticky::{LONG, assert_alone, newcomer, park, request, set_by, with};
+use super::sticky::{
+    LONG, assert_alone, id_of, newcomer, one_and_its_client, park, park_with_token, request,
+    set_by, with,
+};
 use super::upgrade::{Upgraded, await_end, ctl};
-use crate::common::{Bridge, Client, Proxy, TOKEN, let_pass};
+use crate::common::{Bridge, Client, Proxy, let_pass};
 use std::time::Duration;
 
 /// Once the first request is answered, its bridge is given to the second, and they meet in the next turn
@@ -16,8 +19,7 @@ fn a_wait_that_ends_when_a_bridge_has_been_found_is_over() {
         "sticky=cookie:own timeout=200ms",
     ] {
         let proxy = Proxy::with(&format!("workers 1\nsite a.test {option}"));
-        let mut one = park(&proxy, "one");
-        let of_one = newcomer(&proxy, &mut one);
+        let (mut one, of_one) = one_and_its_client(&proxy);
         let fields = with(&of_one) + "Accept: text/html\r\n";
         let cookie =
             if option.contains("sticky-wait") { &*fields } else { "Accept: text/html\r\n" };
@@ -38,8 +40,7 @@ fn a_wait_that_ends_when_a_bridge_has_been_found_is_over() {
 #[test]
 fn a_site_that_waits_for_less_than_sticky_wait_still_offers_another_backend() {
     let proxy = Proxy::with("site a.test sticky=cookie:own timeout=300ms");
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (mut one, of_one) = one_and_its_client(&proxy);
     let mut two = park(&proxy, "two");
     let mut busy = request(&proxy, &with(&of_one));
     one.accept_request();
@@ -55,8 +56,7 @@ fn a_site_that_waits_for_less_than_sticky_wait_still_offers_another_backend() {
 #[test]
 fn one_that_may_not_wait_goes_anywhere() {
     let proxy = Proxy::with(&format!("workers 1\nqueue-per-route 1\n{LONG}"));
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (mut one, of_one) = one_and_its_client(&proxy);
     let mut two = park(&proxy, "two");
     let mut busy = request(&proxy, &with(&of_one));
     one.accept_request();
@@ -72,8 +72,7 @@ fn one_that_may_not_wait_goes_anywhere() {
 #[test]
 fn an_upgrade_keeps_the_names_of_those_that_are_busy_or_have_just_left() {
     let proxy = Upgraded::start(LONG);
-    let mut one = park(&proxy, "one");
-    let of_one = newcomer(&proxy, &mut one);
+    let (mut one, of_one) = one_and_its_client(&proxy);
     let mut left = park(&proxy, "left");
     let mut busy = request(&proxy, &with(&of_one));
     one.accept_request();
@@ -98,23 +97,15 @@ fn an_upgrade_keeps_the_names_of_those_that_are_busy_or_have_just_left() {
 #[test]
 fn a_backend_that_is_drained_is_not_waited_for_while_it_is_busy() {
     let proxy = Proxy::with(LONG);
-    let register = format!(
-        "BRIDGE / HTTP/1.1\r\nHost: a.test\r\nCloudbridge-Instance: one\r\n\
-         Cloudbridge-Backend: {TOKEN}\r\n\r\n"
-    );
-    let mut one = Bridge::connect(&proxy);
-    one.send(&register);
-    one.read_head();
+    let mut one = park_with_token(&proxy);
     let of_one = newcomer(&proxy, &mut one);
     let mut two = park(&proxy, "two");
     let mut busy = request(&proxy, &with(&of_one));
     one.accept_request();
     let mut waits = request(&proxy, &with(&of_one));
     proxy.await_count("c", 1);
-    let (_, table) = ctl(&proxy, &["--json", "backends"]);
-    let row = table.split('{').find(|row| row.contains("\"instance\":\"one\"")).unwrap();
-    let id = row.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-    assert_eq!(ctl(&proxy, &["drain", id]).0, Some(0));
+    let id = id_of(&proxy, "one");
+    assert_eq!(ctl(&proxy, &["drain", &id]).0, Some(0));
     // Neither by one that waits already nor by another.
     two.serve_to(&mut waits, "two");
     let mut later = request(&proxy, &with(&of_one));
@@ -122,10 +113,8 @@ fn a_backend_that_is_drained_is_not_waited_for_while_it_is_busy() {
     one.respond_to(&mut busy, "done");
     one.expect_closed();
     // It is the same one when it may come again.
-    assert_eq!(ctl(&proxy, &["undrain", id]).0, Some(0));
-    let mut one = Bridge::connect(&proxy);
-    one.send(&register);
-    one.read_head();
+    assert_eq!(ctl(&proxy, &["undrain", &id]).0, Some(0));
+    let mut one = park_with_token(&proxy);
     let mut back = request(&proxy, &with(&of_one));
     one.serve_to(&mut back, "back");
 }

@@ -1,13 +1,10 @@
 //! The page where the holder of a host key sees what the key covers, and nothing of anybody else.
 
 use crate::common::{
-    Bridge, Browser, Client, Message, Proxy, Setup, eventually, header_v1, quoted, run_well,
+    B_SECOND, Bridge, Browser, Client, Message, Proxy, Setup, eventually, header_v1, key_tool,
+    narrow, quoted,
 };
 use serde_json::{Value, json};
-use std::process::{Command, Stdio};
-
-/// `printf second:1700000000:b.test | sha1sum`
-const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 
 /// The digits of that key.
 const B_DIGITS: &str = "984629eac3ec2365a808dfc4d96533aead9df91a";
@@ -23,19 +20,10 @@ fn shared_proxy(settings: &str) -> Proxy {
         .start()
 }
 
-/// What the key tool prints when it is given a key on standard input.
-#[track_caller]
-fn key_tool(words: &[&str], key: &str) -> String {
-    let mut shell = Command::new("sh");
-    let script = r#"printf '%s\n' "$KEY" | "$@""#;
-    shell.args(["-c", script, "sh", env!("CARGO_BIN_EXE_cloudbridge-key")]).args(words);
-    run_well(shell.env("KEY", key).stdin(Stdio::null())).trim().to_owned()
-}
-
 /// A narrower key of the one for `b.test`.
 #[track_caller]
 fn narrowed(options: &[&str]) -> String {
-    key_tool(&[&["narrow", "-"], options].concat(), B_SECOND)
+    narrow(B_SECOND, options)
 }
 
 fn request(path: &str, fields: &str) -> String {

@@ -18,19 +18,9 @@ fn kernel_has_tls() -> bool {
     all.split_whitespace().any(|name| name == "tls")
 }
 
-fn metric(proxy: &Proxy, name: &str) -> u64 {
-    let text = proxy.admin("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let name = format!("{name} ");
-    let value = text.lines().find_map(|line| line.strip_prefix(&name));
-    value.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("{text}"))
-}
-
 /// Whether the kernel is said to encrypt, and how many connections it has encrypted.
 fn said(proxy: &Proxy) -> (u64, u64) {
-    (
-        metric(proxy, "cloudbridge_ktls_available"),
-        metric(proxy, "cloudbridge_ktls_connections_total"),
-    )
+    (proxy.metric("cloudbridge_ktls_available"), proxy.metric("cloudbridge_ktls_connections_total"))
 }
 
 #[test]
@@ -75,7 +65,7 @@ fn bodies_pass_through_pipes() {
         bridge.send(pattern(0, LARGE));
         bridge
     });
-    eventually("a pipe is used", || metric(&proxy, "cloudbridge_pipes") > 0);
+    eventually("a pipe is used", || proxy.metric("cloudbridge_pipes") > 0);
     client.read_head();
     assert!(client.read_exactly(LARGE) == body);
     drop(sender.join().expect("a sender"));
@@ -89,7 +79,7 @@ fn bodies_pass_through_pipes() {
         client
     });
     bridge.accept_head();
-    eventually("a pipe is used", || metric(&proxy, "cloudbridge_pipes") > 0);
+    eventually("a pipe is used", || proxy.metric("cloudbridge_pipes") > 0);
     assert!(bridge.read_exactly(LARGE) == body);
     let mut client = sender.join().expect("a sender");
     bridge.respond_to(&mut client, "taken");

@@ -2,19 +2,12 @@
 
 use super::upgrade::{Upgraded, await_end};
 use crate::common::{
-    ACK, Bridge, Client, Message, Process, Proxy, Setup, TOKEN, Wire, eventually, installed, named,
-    proof, run_well,
+    A_FIRST, ACK, B_SECOND, Bridge, Client, Message, Process, Proxy, SECRETS, Setup, TOKEN, Wire,
+    eventually, installed, named, proof, run_well,
 };
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-
-const SECRETS: &str = "1000000000:first\n1600000000:second\n";
-
-/// `printf first:1100000000:a.test | sha1sum`
-const A_FIRST: &str = "344e847d1b3cdfc8673cfe1d0388b7b78ab720e6:1100000000:a.test";
-/// `printf second:1700000000:b.test | sha1sum`
-const B_SECOND: &str = "984629eac3ec2365a808dfc4d96533aead9df91a:1700000000:b.test";
 
 /// What a backend is answered that is let in.
 const OPENED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: ptth\r\n\
