@@ -331,8 +331,8 @@ pub fn freed_place_goes_to_the_proxy_that_has_waited_longest(language: Language)
 /// It keeps the place if it waits, too, and not much less long.
 pub fn freed_place_stays_where_requests_have_waited_as_long(language: Language) {
     const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\n";
-    // Then it would be free for all.
-    on_time(Duration::from_millis(25), || {
+    // After ten it is free for all.
+    on_time(Duration::from_millis(10), || {
         let proxies = [Played::start(), Played::start()];
         let at = proxies.each_ref().map(Played::at).join(",");
         let program = Program::start(language, &at, 2, &[]);
