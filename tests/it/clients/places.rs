@@ -378,10 +378,10 @@ pub fn place_is_not_kept_for_a_proxy_that_does_not_wait(language: Language) {
     program.go_on();
     assert_eq!(sides[0].read_answer(), "waited");
     sides[1].expect_told(1);
-    // It does not take it.
+    // It does not take it. On a slow machine it is believed again before the other asks.
     sides[2].expect_told(1);
     sides[2].switch();
-    assert_eq!(sides[2].ask("/after"), "GET /after for a.test");
+    eventually("the place is for all", || sides[2].is_served());
 }
 
 /// It may be far away: what it has said is believed again after a moment.
