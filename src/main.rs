@@ -19,7 +19,7 @@ use cloudbridge::process::starter::{Launch, Starter};
 use cloudbridge::process::upgrade::{
     Offer, Predecessor, Program, Stage, Successor, Unwanted, parent,
 };
-use cloudbridge::process::{notify, watchdog};
+use cloudbridge::process::{notify, panics, watchdog};
 use cloudbridge::proxy::Config;
 use cloudbridge::proxy::admin::Control;
 use cloudbridge::proxy::start::{self, Proxy};
@@ -50,6 +50,7 @@ enum Event {
 }
 
 fn main() -> ExitCode {
+    panics::end_process();
     let args: Vec<_> = std::env::args_os().skip(1).collect();
     match args.split_first() {
         Some((first, rest)) if first == "ctl" => return ctl::run(rest),

@@ -12,10 +12,12 @@ use cloudbridge::agent::options::{self, Command, Echo, Serve};
 use cloudbridge::agent::start::{self, Ended, Reread};
 use cloudbridge::net::sys;
 use cloudbridge::process::logging::{self, Log};
+use cloudbridge::process::panics;
 use cloudbridge::process::upgrade::{Predecessor, parent};
 use env_logger::{Builder, Env};
 
 fn main() -> ExitCode {
+    panics::end_process();
     let arguments: Vec<String> =
         env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
     let predecessor = match Predecessor::find() {

@@ -14,7 +14,7 @@
 //!
 //! [`logging`] is the program's log; like every log it is written by a [`line_writer`], to a file,
 //! a standard stream or a `datagram` socket. `journal` is for those that systemd starts. `processes`
-//! knows the other processes of the machine.
+//! knows the other processes of the machine. With [`panics::end_process`] no thread outlives the panic of another.
 
 pub mod activation;
 pub mod channel;
@@ -25,6 +25,7 @@ pub mod line_writer;
 pub(crate) mod logfile;
 pub mod logging;
 pub mod notify;
+pub mod panics;
 pub mod pidfile;
 pub(crate) mod processes;
 pub mod starter;

@@ -13,9 +13,10 @@
 //!
 //! **A place comes free.** A request that waits at the backend itself gets it. Otherwise it is
 //! *promised* to the proxy that has waited longest, or stays with the one that had it, if that
-//! waits too and not much shorter ([`STAYS`]). If nobody is known to wait, the place is for all. One
-//! place at a time moves to a proxy, which then counts as having waited less until it says how long: so
-//! few places move for a small difference, and many for a large one.
+//! waits too and not much shorter ([`STAYS`]). If it had no bridge left to say so, that is guessed: its next
+//! request comes within a round trip, or does not, and the promise is as short. If nobody is known to
+//! wait, the place is for all. One place at a time moves to a proxy, which then counts as having waited
+//! less until it says how long: so few places move for a small difference, and many for a large one.
 //!
 //! **A promise ends** when its place is used, when the proxy says that nothing waits any more or has
 //! no bridge left, and after a moment ([`PROMISE`]): what has waited may have found another backend. (If
@@ -161,8 +162,18 @@ struct Proxy {
 struct Promise {
     made: Micros,
     until: Micros,
+    reason: Reason,
+}
+
+/// Why a place is kept for a proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reason {
+    /// It had the place before, and has waited about as long as any.
+    Stays,
+    /// It had the place before, and has probably waited longest.
+    Guess,
     /// Another proxy had it before.
-    is_moved: bool,
+    Moves,
 }
 
 /// An instant in microseconds since this process started. A request may have waited for longer.
@@ -444,12 +455,17 @@ impl Arbiter {
             return;
         }
         let longest = self.longest(now);
-        let own = self.proxies[from].waits(now).filter(|_| self.has_bridge(from));
-        let stays = |own| longest.is_none_or(|(since, _)| own <= since + STAYS_SINCE);
-        if own.is_some_and(stays) {
-            self.promise(from, false, now);
-        } else if let Some((_, longest)) = longest {
-            self.promise(longest, true, now);
+        let known = self.proxies[from].waits(now).filter(|_| self.has_bridge(from));
+        let guessed = self.proxies[from].waits_by_guess(now).filter(|_| self.has_bridge(from));
+        match (known, longest) {
+            (Some(own), longest) if longest.is_none_or(|(since, _)| own <= since + STAYS_SINCE) => {
+                self.promise(from, Reason::Stays, now);
+            }
+            (None, Some((since, _))) if guessed.is_some_and(|own| own <= since) => {
+                self.promise(from, Reason::Guess, now);
+            }
+            (_, Some((_, longest))) => self.promise(longest, Reason::Moves, now),
+            (_, None) => {}
         }
     }
 
@@ -470,13 +486,17 @@ impl Arbiter {
     /// Whether a place can move to a proxy, should it wait.
     fn may_get_another(&self, proxy: usize) -> bool {
         self.has_bridge(proxy)
-            && !self.proxies[proxy].promises.iter().any(|promise| promise.is_moved)
+            && !self.proxies[proxy].promises.iter().any(|promise| promise.reason == Reason::Moves)
     }
 
-    fn promise(&mut self, proxy: usize, is_moved: bool, now: Micros) {
+    fn promise(&mut self, proxy: usize, reason: Reason, now: Micros) {
         let to = &mut self.proxies[proxy];
-        let lasts = (to.round_trip + PROMISE).max(to.response + WINDOW).min(LONGEST_PROMISE);
-        to.promises.push_back(Promise { made: now, until: now + lasts, is_moved });
+        let lasts = match reason {
+            Reason::Guess => to.round_trip + WINDOW,
+            Reason::Stays | Reason::Moves => (to.round_trip + PROMISE).max(to.response + WINDOW),
+        };
+        let until = now + lasts.min(LONGEST_PROMISE);
+        to.promises.push_back(Promise { made: now, until, reason });
         self.promised += 1;
         self.is_changed = true;
     }
@@ -488,7 +508,7 @@ impl Arbiter {
         self.promised -= 1;
         taker.response = taker.response.min(now.since(promise.made));
         (taker.late, taker.lapses, taker.lapsed) = (0, 0, None);
-        if promise.is_moved {
+        if promise.reason == Reason::Moves {
             let now = since(now, Duration::ZERO);
             taker.waits = taker.waits.map(|since| (since + STAYS_SINCE).min(now));
         }
@@ -526,9 +546,14 @@ impl Arbiter {
         for at in 0..self.proxies.len() {
             let proxy = &mut self.proxies[at];
             if let Some(promise) = proxy.promises.front().filter(|promise| promise.until <= now) {
-                proxy.lapsed = Some(promise.made);
-                proxy.doubted_until = now + PAUSE * (1 << proxy.lapses.min(DOUBLINGS));
-                proxy.lapses += 1;
+                if promise.reason == Reason::Guess {
+                    // It has a bridge again, and would have said so.
+                    proxy.waits = None;
+                } else {
+                    proxy.lapsed = Some(promise.made);
+                    proxy.doubted_until = now + PAUSE * (1 << proxy.lapses.min(DOUBLINGS));
+                    proxy.lapses += 1;
+                }
                 self.end_promises(at);
             }
         }
@@ -603,6 +628,14 @@ impl Proxy {
     fn waits(&self, now: Micros) -> Option<Since> {
         let holds = self.known_until.is_none_or(|until| now < until) && self.doubted_until <= now;
         self.waits.filter(|_| holds)
+    }
+
+    /// Since when its oldest request probably waits, if all of its bridges have been in use, so that it
+    /// could not say: half as long as the oldest did then. The queues of proxies grow and shrink together.
+    fn waits_by_guess(&self, now: Micros) -> Option<Since> {
+        let until = self.known_until.filter(|until| *until <= now && self.doubted_until <= now)?;
+        let waited = since(until, Duration::ZERO).saturating_sub(self.waits?);
+        Some(since(now, Duration::ZERO) - waited / 2)
     }
 
     /// When it is to be told what has become true now.

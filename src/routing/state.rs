@@ -827,6 +827,19 @@ mod tests {
             self.sides[worker].idle.is_aside(handle.0)
         }
 
+        /// Whether a bridge of a worker is parked.
+        pub(in crate::routing) fn is_listed(
+            &self,
+            worker: usize,
+            handle: IdleHandle,
+            bridge: &B,
+        ) -> bool
+        where
+            B: PartialEq,
+        {
+            self.sides[worker].idle.get(handle.0).is_some_and(|idle| idle.bridge == *bridge)
+        }
+
         fn check_groups(&self) {
             let Some(groups) = &self.groups else {
                 return assert_eq!(self.withdrawn, 0);

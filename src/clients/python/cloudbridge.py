@@ -970,12 +970,6 @@ class _Claim:
         self.occupied()
         share.places.tell()
 
-    def take_anyway(self) -> None:
-        """Its request gets a place, whether or not one is free: what serves it has a limit of its own."""
-        with self.share.places.lock:
-            if not self.has_place:
-                self._enter()
-
     def enqueue(self, begin: Callable[[], object]) -> None:
         """Calls `begin` when it has a place, perhaps at once."""
         share = self.share
@@ -2257,6 +2251,8 @@ class AsyncBridges:
         extensions = [] if places is None else ["places"]
         self._groups = [_AsyncGroup(serve, _Proxy(name, offer, tls, *extensions), silence, transfers, places) for name in names]
         self._places = places
+        # Of requests that come another way.
+        self._own = places.share("") if places is not None else None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _wake(self, delay: float) -> None:
@@ -2264,6 +2260,10 @@ class AsyncBridges:
         with contextlib.suppress(RuntimeError):
             if self._loop is not None and self._places is not None:
                 self._loop.call_soon_threadsafe(self._loop.call_later, delay, self._places.tell)
+
+    def claim(self) -> _Claim | None:
+        """That of a request that has come another way, if places are counted: it has to `wait` for one, and then to `free` it."""
+        return None if self._own is None else _Claim(self._own, lambda _: None, knows=False)
 
     def start(self) -> None:
         """Begins to dial. To be called in the running loop."""
@@ -2661,6 +2661,10 @@ class BridgeListener:
         line = self._matched.popleft()
         line.setblocking(True)
         return line, line.peer
+
+    def claim(self) -> _Claim | None:
+        """See AsyncBridges."""
+        return self._bridges.claim()
 
     def leave(self, grace: float = GRACE) -> None:
         """Deregisters from the proxies, and returns when they have closed all bridges, after `grace` seconds at the latest.

@@ -187,6 +187,45 @@ fn a_place_stays_where_it_is_unless_another_has_waited_much_longer() {
 }
 
 #[test]
+fn a_proxy_that_could_not_say_how_long_it_waits_is_asked_by_a_short_promise() {
+    for (other, stays) in [(22, false), (28, true)] {
+        for is_used in [true, false] {
+            let mut arbiter = with(1, 2);
+            takes(&mut arbiter, 0, at(0));
+            told(&mut arbiter, at(0));
+            assert_eq!(told(&mut arbiter, at(2)), [(1, 0)]);
+            waits(&mut arbiter, 1, 5, 1, at(5));
+            arbiter.ends(0, at(20));
+            assert_eq!(told(&mut arbiter, at(20)), [(1, 1)]);
+            // Its next request waits since 19, as far as is known, and it has no other bridge.
+            takes(&mut arbiter, 1, at(20));
+            told(&mut arbiter, at(20));
+            assert_eq!(told(&mut arbiter, at(22)), [(0, 0)]);
+            waits(&mut arbiter, 0, other, 1, at(29));
+            arbiter.ends(1, at(30));
+            if !stays {
+                assert_eq!(told(&mut arbiter, at(30)), [(0, 1)]);
+                assert_eq!(arbiter.arrives(1, true, at(30)), Arrival::GiveBack(0));
+                continue;
+            }
+            assert_eq!(told(&mut arbiter, at(30)), []);
+            if is_used {
+                takes(&mut arbiter, 1, at(30));
+                continue;
+            }
+            assert_eq!(next(&mut arbiter), (at(31), vec![(0, 1)]));
+            // It is not believed a second time.
+            takes(&mut arbiter, 1, at(31));
+            told(&mut arbiter, at(31));
+            assert_eq!(told(&mut arbiter, at(41)), [(0, 0)]);
+            arbiter.ends(1, at(42));
+            assert_eq!(told(&mut arbiter, at(42)), [(0, 1)]);
+            takes(&mut arbiter, 0, at(42));
+        }
+    }
+}
+
+#[test]
 fn a_promise_ends_when_nothing_waits_any_more() {
     let mut arbiter = with(1, 3);
     takes(&mut arbiter, 0, at(0));

@@ -51,6 +51,12 @@ fn order(bridge: &Bridge) -> Option<u64> {
     }
 }
 
+/// Whether the scheduler has an idle bridge on its list still.
+fn is_listed(number: u64, bridge: &Bridge) -> bool {
+    let BridgeState::Idle { handle, .. } = bridge.state else { return false };
+    bridge.route.lock().is_listed(bridge.worker, handle, &number)
+}
+
 /// Whether a bridge may serve a request that waits for one instance alone, or for none.
 fn may_serve(bridge: &Bridge, request: &Request) -> bool {
     request.stays_for.is_none_or(|instance| bridge.instance == Some(instance))
@@ -201,7 +207,14 @@ impl World {
             // An older route of the same names and paths is another.
             let known = self.schedulers[w].index.find(other.route.spec());
             let known = known.is_some_and(|route| route.id() == other.route.id());
-            order(other).is_some() && known && serves(other, request) && !failed(number)
+            // The end of the bridge that failed may have brought one back, which another request has.
+            let is_taken =
+                **number != bridge && self.schedulers[w].has_found() && !is_listed(**number, other);
+            order(other).is_some()
+                && !is_taken
+                && known
+                && serves(other, request)
+                && !failed(number)
         };
         let wanted = query.wanted.map(|wanted| wanted.instance);
         let is_own = |bridge: &Bridge| wanted.is_some() && bridge.instance == wanted;

@@ -223,13 +223,13 @@ mod shared {
     } }
 }
 
-// Of gunicorn it cannot be seen when it is at rest, and all its threads are busy.
 mod given_back {
     in_each! { [
         node_js: Node,
         python_wsgi: Wsgi,
         uvicorn: Uvicorn,
         hypercorn: Hypercorn,
+        gunicorn: Gunicorn,
         ruby: Ruby,
         rack: Rack,
         axum: Axum,

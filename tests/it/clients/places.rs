@@ -4,8 +4,10 @@
 use super::language::Language;
 use super::program::Program;
 use crate::common::{
-    ACK, Bridge, Client, Message, Played, Proxy, SWITCH, at, eventually, on_time, skipped,
+    ACK, Bridge, Client, DEADLINE, Dir, Message, Played, Proxy, SWITCH, at, eventually, on_time,
 };
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 const WELCOME: &str =
@@ -414,11 +416,6 @@ pub fn proxy_is_told_again_when_a_bridge_has_ended(language: Language) {
 /// Two programs with a place each, at two proxies. A request finds the one that has a place, although the
 /// other has a bridge at its proxy, too.
 pub fn request_is_served_by_the_program_that_has_a_place(language: Language) {
-    if matches!(language, Language::Gunicorn) {
-        return skipped(
-            "on a busy machine a request now and then waits on beside gunicorn's free thread",
-        );
-    }
     let proxies = [Proxy::start(), Proxy::start()];
     let both = proxies.each_ref().map(at).join(",");
     let mut programs = [(); 2].map(|()| Program::start(language, &both, 1, &[]));
@@ -447,4 +444,58 @@ pub fn request_is_served_by_the_program_that_has_a_place(language: Language) {
     for answer in [&mut first, &mut second] {
         assert_eq!(answer.read_response().text(), "waited");
     }
+}
+
+/// What comes from a port that gunicorn listens at, too, has places, and waits for them.
+#[test]
+fn requests_of_gunicorns_own_port_have_places() {
+    if !Language::Gunicorn.is_here() {
+        return;
+    }
+    let dir = Dir::new();
+    let port = dir.path().join("port");
+    let bind = format!("--bind unix:{}", port.display());
+    let proxies = [Played::start(), Played::start()];
+    let both = proxies.each_ref().map(Played::at).join(",");
+    let variables = [("GUNICORN_CMD_ARGS", bind.as_str())];
+    let mut program = Program::start(Language::Gunicorn, &both, 1, &variables);
+    let mut sides = proxies.map(|proxy| Side::accept(proxy, WELCOME));
+    take_place(&program, &mut sides);
+    let ask = |path: &str| {
+        let mut asked = UnixStream::connect(&port).expect("it listens");
+        asked.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: a.test\r\n\r\n");
+        asked.write_all(request.as_bytes()).expect("it reads");
+        asked
+    };
+    let answer = |mut asked: UnixStream| {
+        let mut answer = String::new();
+        asked.read_to_string(&mut answer).expect("an answer");
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+    };
+    // More than there are threads for them.
+    let asked = ["/1", "/2", "/3"].map(ask);
+    program.await_asleep();
+    for asked in &asked {
+        asked.set_nonblocking(true).expect("a socket");
+        let read = (&mut &*asked).read(&mut [0]);
+        assert_eq!(read.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+        asked.set_nonblocking(false).expect("a socket");
+    }
+    program.go_on();
+    assert_eq!(sides[0].read_answer(), "waited");
+    for (asked, path) in asked.into_iter().zip(["/1", "/2", "/3"]) {
+        assert_eq!(answer(asked), format!("GET {path} for a.test"));
+    }
+    sides[1].expect_told(1);
+    let waits = ask("/wait");
+    eventually("it waits", || program.log().matches("waiting").count() == 2);
+    sides[1].expect_told(0);
+    sides[1].bridge.send(SWITCH);
+    sides[1].expect_given_back(0);
+    program.go_on();
+    assert_eq!(answer(waits), "waited");
+    sides[1].expect_told(1);
+    sides[1].switch();
+    assert_eq!(sides[1].ask("/after"), "GET /after for a.test");
 }

@@ -1,7 +1,7 @@
 //! An application as a child process.
 
 use super::language::Language;
-use crate::common::{Process, Proxy, at};
+use crate::common::{Process, Proxy, all_threads_are, at, child_of, eventually};
 use std::io::Write;
 use std::ops::{Deref, DerefMut};
 use std::process::Stdio;
@@ -51,6 +51,15 @@ impl Program {
         let status = self.wait_exit();
         assert!(status.success(), "{status:?}: {}", self.log());
         self.await_log(self.1.deregistration());
+    }
+
+    /// As [`Process::await_asleep`], for the process that serves, too, if it is a child of the program.
+    #[track_caller]
+    pub fn await_asleep(&self) {
+        eventually("every thread sleeps", || {
+            let child = child_of(self.0.id());
+            self.0.is_asleep() && child.is_none_or(|child| all_threads_are(child, 'S'))
+        });
     }
 
     /// Whether it still runs.

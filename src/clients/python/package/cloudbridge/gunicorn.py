@@ -6,9 +6,10 @@
 This module is both the worker class and the settings that go with it. With `-k cloudbridge.gunicorn` instead, gunicorn
 also listens where `bind` says (127.0.0.1:8000), and both are served; `bind = []` in a file of settings turns that off.
 
-Each worker keeps as many bridges at each proxy as it has threads, which several proxies share if they know places. When a worker stops (SIGTERM, HUP for new code,
---max-requests, --reload), its bridges are deregistered first, and requests in flight and those that still come are served. SIGINT and
-SIGQUIT are gunicorn's quick stop, which cuts them off.
+Each worker keeps as many bridges at each proxy as `threads` says, and serves as many requests at once, whichever of several
+proxies they come from. When a worker stops (SIGTERM, HUP for new code, --max-requests, --reload), its bridges are deregistered
+first, and requests in flight and those that still come are served. SIGINT and SIGQUIT are gunicorn's quick stop, which cuts them
+off.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
-from . import GRACE, BridgeListener, _listed, _place, _tls_of
+from . import GRACE, BridgeListener, _Claim, _listed, _place, _tls_of
 
 # Settings of gunicorn, for `-c python:cloudbridge.gunicorn`.
 worker_class = "cloudbridge.gunicorn.Worker"
@@ -32,6 +34,10 @@ threads = 8
 KEEP_ALIVE = 365 * 24 * 3600
 # How much earlier than the master kills a worker, in seconds, the worker stops waiting for the proxies.
 MARGIN = 2.0
+# As gunicorn names the field that says whether the proxy can take the request back.
+HELD = "CLOUDBRIDGE-HELD"
+# How much of a body is read at once that nobody wants.
+READ = 64 * 1024
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
@@ -77,6 +83,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         finally:
             self._is_alive = False
 
+    def get_thread_pool(self) -> Any:
+        pool = super().get_thread_pool()
+        proxies = len(_listed(None, "BRIDGE_PROXIES"))
+        return pool if proxies < 2 else _Pools(ThreadPoolExecutor(self.cfg.threads * proxies), pool)
+
     def run(self) -> None:
         self.cfg.set("keepalive", KEEP_ALIVE)
         listener = BridgeListener(connections=self.cfg.threads, counts=True)
@@ -84,15 +95,26 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._listener = listener
         super().run()
 
+    def handle(self, conn: Any) -> Any:
+        claim = self._listener.claim() if self._listener and not _is_bridge(conn) else None
+        if claim is None:
+            return super().handle(conn)
+        claim.wait()
+        try:
+            return super().handle(conn)
+        finally:
+            claim.free()
+
     def handle_request(self, req: Any, conn: Any) -> Any:
         claim = getattr(conn.sock, "claim", None)
         if claim is None:
             return super().handle_request(req, conn)
-        req.headers = [field for field in req.headers if field[0] != "CLOUDBRIDGE-HELD"]
-        # It has a thread, and there are as many of them as places. A wait for a place would keep the thread from a request that
-        # has one and has no thread yet.
-        if not claim.begin(can_go_back=False):
-            claim.take_anyway()
+        can_go_back = (HELD, "no") not in req.headers
+        req.headers = [field for field in req.headers if field[0] != HELD]
+        if not claim.begin(can_go_back):
+            if can_go_back:
+                return self._give_back(req, conn, claim)
+            claim.wait()
         is_complete = False
         try:
             is_complete = super().handle_request(req, conn)
@@ -100,9 +122,39 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         finally:
             claim.end(is_complete)
 
+    @staticmethod
+    def _give_back(req: Any, conn: Any, claim: _Claim) -> bool:
+        # All of it comes, since the proxy holds it.
+        while req.body.read(READ):
+            pass
+        conn.sock.sendall(claim.give_back())
+        claim.idle()
+        return True
+
     def handle_quit(self, sig: int, frame: Any) -> None:
         self._listener = None
         super().handle_quit(sig, frame)
+
+
+def _is_bridge(conn: Any) -> bool:
+    return getattr(conn.sock, "claim", None) is not None
+
+
+class _Pools(Executor):
+    """gunicorn's threads where several proxies share them. Each bridge has one, so that a request without a place is given back
+    at once, or waits for one without keeping a thread from a request that has a place. What comes from a port has a pool of its own,
+    where it waits for places, too."""
+
+    def __init__(self, bridges: Executor, ports: Executor) -> None:
+        self._bridges = bridges
+        self._ports = ports
+
+    def submit(self, handle: Any, conn: Any) -> Any:  # type: ignore[override]
+        return (self._bridges if _is_bridge(conn) else self._ports).submit(handle, conn)
+
+    def shutdown(self, wait: bool = True, **how: Any) -> None:
+        self._bridges.shutdown(wait, **how)
+        self._ports.shutdown(wait, **how)
 
 
 class _Module(types.ModuleType):

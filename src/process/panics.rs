@@ -1,0 +1,45 @@
+//! A panic ends the process.
+
+use std::panic;
+use std::process;
+
+/// From now on a panic of any thread is reported as usual, and then ends the process (SIGABRT).
+///
+/// A worker with inconsistent tables must not go on, and the others must not wait for it. A profile
+/// of Cargo can say so too, but whoever builds the program may choose another.
+pub fn end_process() {
+    let report = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        report(what);
+        process::abort();
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+    use std::thread;
+
+    const SIGABRT: i32 = 6;
+
+    #[test]
+    fn panic_of_one_thread_ends_the_process() {
+        const VICTIM: &str = "CLOUDBRIDGE_TEST_PANICS";
+        if env::var_os(VICTIM).is_some() {
+            super::end_process();
+            let _ = thread::spawn(|| panic!("a broken invariant")).join();
+            return;
+        }
+        let test = "process::panics::tests::panic_of_one_thread_ends_the_process";
+        let ended = Command::new(env::current_exe().expect("a path"))
+            .args(["--exact", "--nocapture", test])
+            .env(VICTIM, "yes")
+            .output()
+            .expect("this program");
+        assert_eq!(ended.status.signal(), Some(SIGABRT), "{ended:?}");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(said.contains("a broken invariant"), "{said}");
+    }
+}
