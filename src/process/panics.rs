@@ -6,7 +6,7 @@ use std::process;
 /// From now on a panic of any thread is reported as usual, and then ends the process (SIGABRT).
 ///
 /// A worker with inconsistent tables must not go on, and the others must not wait for it. A profile
-/// of Cargo can say so too, but whoever builds the program may choose another.
+/// of Cargo can say so too, but a build may choose another.
 pub fn end_process() {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |what| {
