@@ -344,6 +344,7 @@ fn what_has_gone_to_a_new_program_is_kept_for_the_one_after_it() {
 /// The process that serves by now.
 #[track_caller]
 fn new_process(proxy: &Proxy) -> u32 {
+    proxy.await_log("upgrade: process ");
     let log = proxy.log();
     let (_, rest) = log.rsplit_once("upgrade: process ").expect("its process");
     rest.split(' ').next().and_then(|number| number.parse().ok()).expect("a number")

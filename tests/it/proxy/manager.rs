@@ -87,9 +87,9 @@ fn a_request_that_finds_a_bridge_is_no_reason_to_call() {
     let proxy = Proxy::with(&format!("site a.test manager=http://{}", app.to()));
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     for _ in 0..3 {
+        proxy.await_count("b", 1);
         let mut client = Client::get(&proxy, "a.test", "/");
         bridge.serve_to(&mut client, "served");
-        proxy.await_count("b", 1);
     }
     assert!(asked.lock().unwrap().is_empty());
 }

@@ -49,10 +49,12 @@ fn refusal(settings: &str, passed: Vec<(&str, OwnedFd)>) -> String {
 /// Has the program replaced by a new one, and returns that one's process.
 #[track_caller]
 fn upgrade(proxy: &Proxy, old: u32) -> u32 {
-    let before = proxy.log().matches("bridges have come").count();
+    const SAID: [&str; 2] = ["bridges have come", "upgrade: process "];
+    let count = |what| proxy.log().matches(what).count();
+    let before = SAID.map(count);
     signal(old, "USR2");
     eventually("a new program serves", || {
-        proxy.log().matches("bridges have come").count() > before
+        SAID.map(count).iter().zip(before).all(|(now, before)| *now > before)
     });
     let log = proxy.log();
     let (_, rest) = log.rsplit_once("upgrade: process ").expect("its process");

@@ -95,20 +95,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._listener = listener
         super().run()
 
-    def handle(self, conn: Any) -> Any:
-        claim = self._listener.claim() if self._listener and not _is_bridge(conn) else None
+    def _serve_from_port(self, serve: Any, *request: Any) -> Any:
+        claim = self._listener.claim() if self._listener else None
         if claim is None:
-            return super().handle(conn)
+            return serve(*request)
         claim.wait()
         try:
-            return super().handle(conn)
+            return serve(*request)
         finally:
             claim.free()
+
+    def handle_http2_request(self, *request: Any) -> Any:
+        # Only ports have HTTP/2.
+        return self._serve_from_port(super().handle_http2_request, *request)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         claim = getattr(conn.sock, "claim", None)
         if claim is None:
-            return super().handle_request(req, conn)
+            return self._serve_from_port(super().handle_request, req, conn)
         can_go_back = (HELD, "no") not in req.headers
         req.headers = [field for field in req.headers if field[0] != HELD]
         if not claim.begin(can_go_back):
@@ -136,10 +140,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().handle_quit(sig, frame)
 
 
-def _is_bridge(conn: Any) -> bool:
-    return getattr(conn.sock, "claim", None) is not None
-
-
 class _Pools(Executor):
     """gunicorn's threads where several proxies share them. Each bridge has one, so that a request without a place is given back
     at once, or waits for one without keeping a thread from a request that has a place. What comes from a port has a pool of its own,
@@ -150,7 +150,8 @@ class _Pools(Executor):
         self._ports = ports
 
     def submit(self, handle: Any, conn: Any) -> Any:  # type: ignore[override]
-        return (self._bridges if _is_bridge(conn) else self._ports).submit(handle, conn)
+        is_bridge = getattr(conn.sock, "claim", None) is not None
+        return (self._bridges if is_bridge else self._ports).submit(handle, conn)
 
     def shutdown(self, wait: bool = True, **how: Any) -> None:
         self._bridges.shutdown(wait, **how)
