@@ -2,7 +2,6 @@
 
 use std::backtrace::Backtrace;
 use std::io::{self, Write};
-use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use log::Level;
 
 use super::journal;
 use super::line_writer::{LineWriter, Output, Reports};
+use super::panics;
 
 /// How long the last lines may take to be written at the end of the process.
 const LAST_LINES: Duration = Duration::from_secs(3);
@@ -21,7 +21,8 @@ pub struct Log {
 }
 
 /// Starts the log as `builder` has it, on standard error: no line ever makes the thread that logs
-/// it wait. In the journal of systemd a line has no time of its own, but its priority.
+/// it wait. In the journal of systemd a line has no time of its own, but its priority. A panic is
+/// reported there, and ends the process.
 #[must_use]
 pub fn start(mut builder: Builder) -> Log {
     let writer = Arc::new(LineWriter::new(Output::Stderr(io::stderr()), Reports::Inline));
@@ -36,13 +37,13 @@ pub fn start(mut builder: Builder) -> Log {
     });
     builder.target(Target::Pipe(Box::new(sink))).init();
     let log = Arc::clone(&writer);
-    panic::set_hook(Box::new(move |info| {
+    panics::end_process_after(move |info| {
         // What led to the panic comes before it.
         log.flush(LAST_LINES);
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("?");
         say(&format!("thread '{thread}' {info}\n{}", Backtrace::capture()));
-    }));
+    });
     Log { writer }
 }
 

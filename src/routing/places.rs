@@ -31,7 +31,8 @@
 //!
 //! **What this amounts to**, with messages that take less than a millisecond: no request waits at a
 //! proxy for more than 5 ms while a place here is free for it, and none is passed over by others that are
-//! younger by more than [`STAYS`] for longer than [`PASSED_OVER`].
+//! younger by more than [`STAYS`] for longer than [`PASSED_OVER`]; but where a proxy has one bridge, a guess may
+//! keep its place for it a few times more.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -508,9 +509,17 @@ impl Arbiter {
         self.promised -= 1;
         taker.response = taker.response.min(now.since(promise.made));
         (taker.late, taker.lapses, taker.lapsed) = (0, 0, None);
-        if promise.reason == Reason::Moves {
-            let now = since(now, Duration::ZERO);
-            taker.waits = taker.waits.map(|since| (since + STAYS_SINCE).min(now));
+        match (promise.reason, taker.known_until) {
+            (Reason::Moves, _) => {
+                let now = since(now, Duration::ZERO);
+                taker.waits = taker.waits.map(|since| (since + STAYS_SINCE).min(now));
+            }
+            // Each guess is worth less than the last.
+            (Reason::Guess, Some(until)) => {
+                let until = since(until, Duration::ZERO);
+                taker.waits = taker.waits.map(|since| until - until.saturating_sub(since) / 2);
+            }
+            _ => {}
         }
     }
 
@@ -545,16 +554,21 @@ impl Arbiter {
     fn lapse(&mut self, now: Micros) {
         for at in 0..self.proxies.len() {
             let proxy = &mut self.proxies[at];
-            if let Some(promise) = proxy.promises.front().filter(|promise| promise.until <= now) {
-                if promise.reason == Reason::Guess {
-                    // It has a bridge again, and would have said so.
-                    proxy.waits = None;
-                } else {
+            while let Some(promise) = proxy.promises.front().filter(|one| one.until <= now) {
+                if promise.reason != Reason::Guess {
                     proxy.lapsed = Some(promise.made);
                     proxy.doubted_until = now + PAUSE * (1 << proxy.lapses.min(DOUBLINGS));
                     proxy.lapses += 1;
+                    self.end_promises(at);
+                    break;
                 }
-                self.end_promises(at);
+                // It has a bridge again, and would have said so.
+                if proxy.waits(now).is_none() {
+                    proxy.waits = None;
+                }
+                proxy.promises.pop_front();
+                self.promised -= 1;
+                self.is_changed = true;
             }
         }
     }
@@ -631,8 +645,12 @@ impl Proxy {
     }
 
     /// Since when its oldest request probably waits, if all of its bridges have been in use, so that it
-    /// could not say: half as long as the oldest did then. The queues of proxies grow and shrink together.
+    /// could not say: half as long as the oldest did then. The queues of proxies grow and shrink together. A slow
+    /// proxy would be too late for the short promise.
     fn waits_by_guess(&self, now: Micros) -> Option<Since> {
+        if !self.promises.is_empty() || self.response > self.round_trip {
+            return None;
+        }
         let until = self.known_until.filter(|until| *until <= now && self.doubted_until <= now)?;
         let waited = since(until, Duration::ZERO).saturating_sub(self.waits?);
         Some(since(now, Duration::ZERO) - waited / 2)

@@ -142,6 +142,8 @@ ONE_STOP = 0.5
 LINGER = 5.0
 # Of places. How much longer another proxy must have waited to get the place that a proxy which waits, too, gives up.
 STAYS = 0.014
+# In place of a token, for requests that no proxy has sent.
+OWN = ""
 # How long a place is kept for a proxy that waits: more than the way there and back.
 PROMISED = 0.01
 # How long it is kept at most for one that is far away.
@@ -720,6 +722,11 @@ class _Places:
         """Whether a place is free, promised or not."""
         return sum(one.busy for one in self._shares) < self._count
 
+    def is_free_here(self, share: _Share) -> bool:
+        """Whether a place is free for a request that is here. One that is promised is: the proxy can send the request that it was
+        promised for elsewhere. But one that no proxy has sent must leave it, or proxies would never get one beside a busy port."""
+        return self.free_for(None) > 0 if share.token == OWN else self.has_free()
+
     def enqueue(self, claim: _Claim, begin: Callable[[], object]) -> None:
         self._queue.append((claim, begin))
 
@@ -732,15 +739,18 @@ class _Places:
 
     def move_on(self, last: _Share | None = None) -> None:
         """Gives away what has come free, `last` by this share."""
-        while self._queue and self.has_free():
-            claim, begin = self._queue.popleft()
-            claim.share.busy += 1
-            claim.has_place = True
-            begin()
+        self._serve_queue()
         # Otherwise one that was promised before would be promised again.
         if self.free_for(None):
             self._promise(last)
         self.tell()
+
+    def _serve_queue(self) -> None:
+        while self._queue and self.is_free_here(self._queue[0][0].share):
+            claim, begin = self._queue.popleft()
+            claim.share.busy += 1
+            claim.has_place = True
+            begin()
 
     def _promise(self, last: _Share | None) -> None:
         """Keeps a place for the proxy that has waited longest, or for `last`, if that waits, too, and not much less long."""
@@ -763,6 +773,7 @@ class _Places:
                 # The place is for all then.
                 if share.promised and share.promised_until <= now:
                     share.lapse(now)
+                    self._serve_queue()
             following = math.inf
             for share in self._shares:
                 if share.promised:
@@ -804,7 +815,7 @@ class _Share:
         self._response = 0.0
         # Bridges without a request, over which it can be told.
         self.idle: dict[_Claim, None] = {}
-        self._token = token
+        self.token = token
         # How many bridges it uses at most, as it was last told, and when and over which bridge.
         self._told: float = math.inf
         self._told_at = -math.inf
@@ -917,7 +928,7 @@ class _Share:
         self._told, self._told_at, self.told_over = limit, now, claim
         self._news = ""
         self._sent += 1
-        return f"{limit}; at={self._sent}; by={self._token}"
+        return f"{limit}; at={self._sent}; by={self.token}"
 
 
 class _Claim:
@@ -975,9 +986,7 @@ class _Claim:
         share = self.share
         with share.places.lock:
             self.occupied()
-            # A place that is promised is free for one that waits here, as in `move_on`: the proxy can send the request that it
-            # was promised for elsewhere. Nobody else would wake this one when the promise lapses.
-            if self.has_place or share.places.has_free():
+            if self.has_place or share.places.is_free_here(share):
                 if not self.has_place:
                     self._enter()
                 begin()
@@ -2252,7 +2261,7 @@ class AsyncBridges:
         self._groups = [_AsyncGroup(serve, _Proxy(name, offer, tls, *extensions), silence, transfers, places) for name in names]
         self._places = places
         # Of requests that come another way.
-        self._own = places.share("") if places is not None else None
+        self._own = places.share(OWN) if places is not None else None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _wake(self, delay: float) -> None:

@@ -207,7 +207,7 @@ impl World {
             // An older route of the same names and paths is another.
             let known = self.schedulers[w].index.find(other.route.spec());
             let known = known.is_some_and(|route| route.id() == other.route.id());
-            // The end of the bridge that failed may have brought one back, which another request has.
+            // The end of the bridge that failed may have brought back one that another request has now.
             let is_taken =
                 **number != bridge && self.schedulers[w].has_found() && !is_listed(**number, other);
             order(other).is_some()

@@ -36,7 +36,7 @@ KEEP_ALIVE = 365 * 24 * 3600
 MARGIN = 2.0
 # As gunicorn names the field that says whether the proxy can take the request back.
 HELD = "CLOUDBRIDGE-HELD"
-# How much of a body is read at once that nobody wants.
+# How much of an unwanted body is read at once.
 READ = 64 * 1024
 
 
@@ -96,7 +96,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         super().run()
 
     def _serve_from_port(self, serve: Any, *request: Any) -> Any:
-        claim = self._listener.claim() if self._listener else None
+        listener = self._listener
+        claim = None if listener is None else listener.claim()
         if claim is None:
             return serve(*request)
         claim.wait()
@@ -128,7 +129,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     @staticmethod
     def _give_back(req: Any, conn: Any, claim: _Claim) -> bool:
-        # All of it comes, since the proxy holds it.
+        # All of it comes: the proxy holds it, or will, and its client may wait for this.
+        if any(name == "EXPECT" for name, _ in req.headers):
+            conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         while req.body.read(READ):
             pass
         conn.sock.sendall(claim.give_back())
@@ -142,8 +145,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 class _Pools(Executor):
     """gunicorn's threads where several proxies share them. Each bridge has one, so that a request without a place is given back
-    at once, or waits for one without keeping a thread from a request that has a place. What comes from a port has a pool of its own,
-    where it waits for places, too."""
+    at once, or waits for one without keeping a thread from a request that has a place. Requests from a port have a pool of their
+    own, and wait there for places."""
 
     def __init__(self, bridges: Executor, ports: Executor) -> None:
         self._bridges = bridges
