@@ -231,11 +231,11 @@ fn a_request_that_has_killed_its_backend_is_repeated_elsewhere() {
     let proxy = Proxy::with(LONG);
     let (mut one, of_one) = one_and_its_client(&proxy);
     let mut two = park(&proxy, "two");
+    // If it were parked later than the end of the first, the request would have to go to the same.
+    proxy.await_count("b", 2);
     let mut client = request(&proxy, &with(&of_one));
     one.accept_request();
     let mut same = park(&proxy, "one");
-    // One that came after the end of the first would be a backend that has been started again.
-    proxy.await_count("b", 2);
     drop(one);
     two.serve("two");
     assert_ne!(set_by(&client.read_response()), of_one);
