@@ -14,7 +14,8 @@
 //!
 //! [`logging`] is the program's log; like every log it is written by a [`line_writer`], to a file,
 //! a standard stream or a `datagram` socket. `journal` is for those that systemd starts. `processes`
-//! knows the other processes of the machine. With [`panics::end_process`] no thread outlives the panic of another.
+//! knows the other processes of the machine. With [`panics::end_process`] no thread outlives the panic
+//! of another.
 
 pub mod activation;
 pub mod channel;

@@ -35,8 +35,8 @@ pub(super) enum Key {
     Token(BackendToken),
     /// A swiftclient backend: its site, and the id that it has sent.
     Swiftclient(Box<str>, SwiftclientId),
-    /// It has not, so all from one address are taken for one.
-    Address(IpAddr),
+    /// It has not, so all from one address that name no instance, or the same one, are taken for one.
+    Address(IpAddr, Option<InstanceName>),
     /// A server that the proxy dials, by its name on the info page.
     Server(String),
 }
@@ -248,7 +248,8 @@ impl Backend {
         self.public_id.get_or_init(|| match &self.key {
             Key::Token(token) => token.public_id(),
             Key::Swiftclient(site, id) => format!("{site}/{id}"),
-            Key::Address(address) => address.to_string(),
+            Key::Address(address, None) => address.to_string(),
+            Key::Address(address, Some(instance)) => format!("{address}/{instance}"),
             Key::Server(name) => name.clone(),
         })
     }
@@ -360,7 +361,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     fn address() -> Key {
-        Key::Address(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        Key::Address(IpAddr::V4(Ipv4Addr::LOCALHOST), None)
     }
 
     #[test]

@@ -250,7 +250,7 @@ impl Worker {
                 let route = self.join_again(&self.spec_of(registration, &grants, None));
                 let of = match registration.backend {
                     Some(token) => Key::Token(token),
-                    None => Key::Address(self.conns[key].peer),
+                    None => Key::Address(self.conns[key].peer, registration.instance.clone()),
                 };
                 (route, origin, of)
             }

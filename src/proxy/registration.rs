@@ -448,7 +448,7 @@ impl Worker {
         let key_of = match &origin {
             Origin::Registered { announced: Some(announced), .. } => Key::Token(announced.token),
             Origin::Swiftclient(backend) => backend.key(),
-            _ => Key::Address(self.conns[key].peer),
+            _ => Key::Address(self.conns[key].peer, said.instance.clone()),
         };
         let backend = self.shared.backends.of(key_of, now.millis());
         let through_old = self

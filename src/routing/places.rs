@@ -455,19 +455,17 @@ impl Arbiter {
         if self.unclaimed() == 0 {
             return;
         }
-        let longest = self.longest(now);
-        let known = self.proxies[from].waits(now).filter(|_| self.has_bridge(from));
-        let guessed = self.proxies[from].waits_by_guess(now).filter(|_| self.has_bridge(from));
-        match (known, longest) {
-            (Some(own), longest) if longest.is_none_or(|(since, _)| own <= since + STAYS_SINCE) => {
-                self.promise(from, Reason::Stays, now);
-            }
-            (None, Some((since, _))) if guessed.is_some_and(|own| own <= since) => {
-                self.promise(from, Reason::Guess, now);
-            }
-            (_, Some((_, longest))) => self.promise(longest, Reason::Moves, now),
-            (_, None) => {}
-        }
+        let own = Some(&self.proxies[from]).filter(|_| self.has_bridge(from));
+        let known = own.and_then(|own| own.waits(now));
+        let guessed = own.and_then(|own| own.waits_by_guess(now));
+        let (to, reason) = match (self.longest(now), known, guessed) {
+            (None, Some(_), _) => (from, Reason::Stays),
+            (None, None, _) => return,
+            (Some((since, _)), Some(own), _) if own <= since + STAYS_SINCE => (from, Reason::Stays),
+            (Some((since, _)), None, Some(own)) if own <= since => (from, Reason::Guess),
+            (Some((_, longest)), ..) => (longest, Reason::Moves),
+        };
+        self.promise(to, reason, now);
     }
 
     /// The proxy that has waited longest, of those to which a place can move, and since when.
@@ -504,9 +502,8 @@ impl Arbiter {
 
     /// A proxy takes a place: one that is kept for it, if there is one.
     fn use_promise(&mut self, proxy: usize, now: Micros) {
+        let Some(promise) = self.pop_promise(proxy) else { return };
         let taker = &mut self.proxies[proxy];
-        let Some(promise) = taker.promises.pop_front() else { return };
-        self.promised -= 1;
         taker.response = taker.response.min(now.since(promise.made));
         (taker.late, taker.lapses, taker.lapsed) = (0, 0, None);
         match (promise.reason, taker.known_until) {
@@ -542,6 +539,14 @@ impl Arbiter {
         self.end_promises(proxy);
     }
 
+    /// The promise to a proxy that was made first, which ends.
+    fn pop_promise(&mut self, proxy: usize) -> Option<Promise> {
+        let promise = self.proxies[proxy].promises.pop_front()?;
+        self.promised -= 1;
+        self.is_changed = true;
+        Some(promise)
+    }
+
     fn end_promises(&mut self, proxy: usize) {
         let known = &mut self.proxies[proxy];
         self.promised -= known.promises.len();
@@ -553,22 +558,22 @@ impl Arbiter {
     /// true. It may be, though, and they say nothing more while the same request waits.
     fn lapse(&mut self, now: Micros) {
         for at in 0..self.proxies.len() {
-            let proxy = &mut self.proxies[at];
-            while let Some(promise) = proxy.promises.front().filter(|one| one.until <= now) {
-                if promise.reason != Reason::Guess {
+            while let Some(&promise) = self.proxies[at].promises.front()
+                && promise.until <= now
+            {
+                let proxy = &mut self.proxies[at];
+                if promise.reason == Reason::Guess {
+                    // It has a bridge again, and would have said so.
+                    if proxy.waits(now).is_none() {
+                        proxy.waits = None;
+                    }
+                    self.pop_promise(at);
+                } else {
                     proxy.lapsed = Some(promise.made);
                     proxy.doubted_until = now + PAUSE * (1 << proxy.lapses.min(DOUBLINGS));
                     proxy.lapses += 1;
                     self.end_promises(at);
-                    break;
                 }
-                // It has a bridge again, and would have said so.
-                if proxy.waits(now).is_none() {
-                    proxy.waits = None;
-                }
-                proxy.promises.pop_front();
-                self.promised -= 1;
-                self.is_changed = true;
             }
         }
     }

@@ -142,8 +142,6 @@ ONE_STOP = 0.5
 LINGER = 5.0
 # Of places. How much longer another proxy must have waited to get the place that a proxy which waits, too, gives up.
 STAYS = 0.014
-# In place of a token, for requests that no proxy has sent.
-OWN = ""
 # How long a place is kept for a proxy that waits: more than the way there and back.
 PROMISED = 0.01
 # How long it is kept at most for one that is far away.
@@ -690,6 +688,10 @@ class _StopSignals:
 
 
 # -------------------------------------------------------------------------------------------------------------- places
+
+
+# In place of a token, for requests that no proxy has sent.
+OWN = ""
 
 
 class _Places:

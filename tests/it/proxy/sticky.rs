@@ -230,9 +230,7 @@ fn a_backend_that_the_operator_has_drained_is_not_waited_for() {
 fn a_request_that_has_killed_its_backend_is_repeated_elsewhere() {
     let proxy = Proxy::with(LONG);
     let (mut one, of_one) = one_and_its_client(&proxy);
-    // Without a token they would be one backend for their address.
-    let two = "Cloudbridge-Instance: two\r\n";
-    let mut two = Bridge::with_token(&proxy, two, "leave, undelivered");
+    let mut two = park(&proxy, "two");
     // If it were parked later than the end of the first, the request would have to go to the same.
     proxy.await_count("b", 2);
     let mut client = request(&proxy, &with(&of_one));
