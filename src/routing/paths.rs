@@ -17,7 +17,7 @@ pub(super) enum PathMap<B> {
     Empty,
     /// One route, which serves every path and request: the common case.
     All(Arc<Route<B>>),
-    /// One route that does not serve every path, or every request.
+    /// One route that does not serve every path, but every request for those it does.
     One(Arc<Route<B>>),
     Some(Box<ByPath<B>>),
 }
@@ -27,6 +27,8 @@ pub(super) struct ByPath<B> {
     expressions: Vec<Arc<Route<B>>>,
     /// In the order of [`by_segments`], and of [`by_predicates`].
     prefixes: Vec<(Arc<str>, Arc<Route<B>>)>,
+    /// Whether some of them have predicates: only then is each looked at for them.
+    has_predicates: bool,
 }
 
 impl<B> PathMap<B> {
@@ -36,16 +38,17 @@ impl<B> PathMap<B> {
 
     /// Adds a route. No route with an equal spec may be present.
     pub(super) fn insert(&mut self, route: &Arc<Route<B>>) {
-        let is_all = route.spec().prefix() == Some("") && route.spec().predicates().is_none();
+        let spec = route.spec();
         match self {
-            PathMap::Empty if is_all => *self = PathMap::All(Arc::clone(route)),
-            PathMap::Empty => *self = PathMap::One(Arc::clone(route)),
+            PathMap::Empty if spec.predicates().is_none() => {
+                let route = Arc::clone(route);
+                let is_all = spec.prefix() == Some("");
+                *self = if is_all { PathMap::All(route) } else { PathMap::One(route) };
+            }
+            PathMap::Empty => *self = PathMap::Some(Box::new(ByPath::of([route]))),
             PathMap::Some(by_path) => by_path.insert(route),
             PathMap::All(known) | PathMap::One(known) => {
-                let mut by_path = ByPath { expressions: Vec::new(), prefixes: Vec::new() };
-                by_path.insert(known);
-                by_path.insert(route);
-                *self = PathMap::Some(Box::new(by_path));
+                *self = PathMap::Some(Box::new(ByPath::of([known, route])));
             }
         }
     }
@@ -56,9 +59,8 @@ impl<B> PathMap<B> {
             PathMap::Empty => true,
             PathMap::All(known) | PathMap::One(known) => Arc::ptr_eq(known, route),
             PathMap::Some(by_path) => {
-                by_path.expressions.retain(|other| !Arc::ptr_eq(other, route));
-                by_path.prefixes.retain(|(_, other)| !Arc::ptr_eq(other, route));
-                by_path.expressions.is_empty() && by_path.prefixes.is_empty()
+                by_path.remove(route);
+                by_path.routes().next().is_none()
             }
         };
         if empty {
@@ -88,25 +90,41 @@ impl<B> PathMap<B> {
     ) -> ControlFlow<R> {
         match self {
             PathMap::All(route) => visit(route),
-            PathMap::One(route)
-                if route.spec().paths().have(query.path) && query.meets(route.spec()) =>
-            {
-                visit(route)
-            }
+            PathMap::One(route) if route.spec().paths().have(query.path) => visit(route),
             PathMap::Empty | PathMap::One(_) => ControlFlow::Continue(()),
-            PathMap::Some(by_path) => by_path.visit(
+            PathMap::Some(by_path) if by_path.has_predicates => by_path.visit(
                 path_alone(query.path),
                 &mut |route| match query.meets(route.spec()) {
                     true => visit(route),
                     false => ControlFlow::Continue(()),
                 },
             ),
+            PathMap::Some(by_path) => by_path.visit(path_alone(query.path), visit),
         }
     }
 }
 
 impl<B> ByPath<B> {
+    fn of<const N: usize>(routes: [&Arc<Route<B>>; N]) -> Self {
+        let (expressions, prefixes) = (Vec::new(), Vec::new());
+        let mut by_path = ByPath { expressions, prefixes, has_predicates: false };
+        routes.into_iter().for_each(|route| by_path.insert(route));
+        by_path
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Arc<Route<B>>> {
+        self.expressions.iter().chain(self.prefixes.iter().map(|(_, route)| route))
+    }
+
+    fn remove(&mut self, route: &Arc<Route<B>>) {
+        self.expressions.retain(|other| !Arc::ptr_eq(other, route));
+        self.prefixes.retain(|(_, other)| !Arc::ptr_eq(other, route));
+        let has_predicates = self.routes().any(|other| other.spec().predicates().is_some());
+        self.has_predicates = has_predicates;
+    }
+
     fn insert(&mut self, route: &Arc<Route<B>>) {
+        self.has_predicates |= route.spec().predicates().is_some();
         match route.spec().paths() {
             Paths::Matching(_) => self.expressions.push(Arc::clone(route)),
             Paths::Under(prefix) => {
@@ -265,6 +283,10 @@ mod tests {
         }
         assert_eq!(found(&map, "/x/y"), [2, 7, 4, 6, 1, 3, 0]);
         assert_eq!(found(&map, "/"), [3, 0]);
+        for prefix in ["", "/x"] {
+            map.remove(&Arc::clone(map.find(&RouteSpec::new(["a"], prefix)).unwrap()));
+        }
+        assert_eq!(found(&map, "/x/y"), [2, 7, 4, 6, 3]);
         let mut one = PathMap::default();
         one.insert(&route(
             9,

@@ -1,5 +1,6 @@
 //! A route, shared by all workers: what it serves, and its members.
 
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,16 +18,19 @@ use super::wanted::InstanceId;
 ///
 /// The lock and what nearly every call uses under it share one cache line. Nothing else passes
 /// between two cores whose workers use the route, each with its own bridges.
+/// The second line has what a match looks at beside that, with what of the spec a look-up needs.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Route<B> {
     state: Mutex<RouteState<B>>,
-    id: u64,
     spec: RouteSpec,
+    id: u64,
     traffic: Traffic,
     limited: Arc<AtomicUsize>,
     failures: Failures,
 }
+
+const _: () = assert!(offset_of!(Route<Box<u8>>, spec) + RouteSpec::LOOKED_UP <= 128);
 
 impl<B> Route<B> {
     pub(super) fn new(id: u64, spec: RouteSpec, now: Micros) -> Self {

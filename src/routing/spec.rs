@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use regex::bytes::Regex;
@@ -18,14 +19,15 @@ use super::wanted::Wanted;
 /// Patterns are `name`, `*.suffix` or `*` (`doc/protocol.md`, "BRIDGE"); the caller has checked
 /// them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
 pub struct RouteSpec {
-    /// Lower-case, sorted, without repeats: two bridges that name the same hosts in another order
-    /// are on one route.
-    patterns: Arc<[Arc<str>]>,
     paths: Paths,
     /// What else a request must be like; `None` for nothing.
     predicates: Option<Arc<Predicates>>,
     confined: bool,
+    /// Lower-case, sorted, without repeats: two bridges that name the same hosts in another order
+    /// are on one route.
+    patterns: Arc<[Arc<str>]>,
 }
 
 /// Whether a request meets what a route demands of it.
@@ -35,6 +37,9 @@ pub type Meets<'a> = &'a dyn Fn(&Predicates) -> bool;
 pub type WaitingMeets<'a> = &'a dyn Fn(u64, &Predicates) -> bool;
 
 impl RouteSpec {
+    /// How many bytes at its beginning a look-up needs.
+    pub(super) const LOOKED_UP: usize = offset_of!(RouteSpec, confined);
+
     /// For the paths below a prefix. Normalises both, so that equal routes compare equal.
     pub fn new<S: AsRef<str>>(patterns: impl IntoIterator<Item = S>, prefix: &str) -> Self {
         Self::with(patterns, Paths::Under(prefix.trim_end_matches('/').into()))
