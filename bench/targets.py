@@ -73,6 +73,18 @@ TARGETS = [
         system="agent",
     ),
     *[
+        Target(
+            f"{title} of 4 proxies at 90 %, x one",
+            "policies-90-slow",
+            key,
+            1.10,
+            1.05,
+            ("policies-90-slow", "cloudbridge-agents"),
+            system="cloudbridge-agents-4",
+        )
+        for title, key in (("mean wait", "mean_works"), ("p99 wait", "p99_works"))
+    ],
+    *[
         Target(f"{title}, x {peer}", name, key, 1.0, 0.8, (name, peer.lower()))
         for title, name, key in (
             ("small GET by TLS", "tls-small-64", "cpu_us"),
