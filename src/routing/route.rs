@@ -18,7 +18,8 @@ use super::wanted::InstanceId;
 ///
 /// The lock and what nearly every call uses under it share one cache line. Nothing else passes
 /// between two cores whose workers use the route, each with its own bridges.
-/// The second line has what a match looks at beside that, with what of the spec a look-up needs.
+/// The second line has the rest of what a match looks at, and the part of the spec that a look-up
+/// needs.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Route<B> {
