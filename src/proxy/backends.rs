@@ -35,7 +35,8 @@ pub(super) enum Key {
     Token(BackendToken),
     /// A swiftclient backend: its site, and the id that it has sent.
     Swiftclient(Box<str>, SwiftclientId),
-    /// It has not, so all from one address that name no instance, or the same one, are taken for one.
+    /// It has not. All from one address are taken for one that name the same instance, and so are all
+    /// that name none.
     Address(IpAddr, Option<InstanceName>),
     /// A server that the proxy dials, by its name on the info page.
     Server(String),

@@ -27,7 +27,7 @@ pub(super) struct ByPath<B> {
     expressions: Vec<Arc<Route<B>>>,
     /// In the order of [`by_segments`], and of [`by_predicates`].
     prefixes: Vec<(Arc<str>, Arc<Route<B>>)>,
-    /// Whether some of them have predicates: only then is each looked at for them.
+    /// Whether any route here has predicates: only then is each looked at for them.
     has_predicates: bool,
 }
 

@@ -18,8 +18,8 @@ use super::wanted::InstanceId;
 ///
 /// The lock and what nearly every call uses under it share one cache line. Nothing else passes
 /// between two cores whose workers use the route, each with its own bridges.
-/// The second line has the rest of what a match looks at, and the part of the spec that a look-up
-/// needs.
+/// The second line has the rest of what a match looks at, and the part of the spec that a look-up by
+/// the most specific name needs.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Route<B> {
@@ -31,7 +31,10 @@ pub struct Route<B> {
     failures: Failures,
 }
 
-const _: () = assert!(offset_of!(Route<Box<u8>>, spec) + RouteSpec::LOOKED_UP <= 128);
+const _: () = {
+    let spec = offset_of!(Route<Box<u8>>, spec);
+    assert!(spec >= 64 && spec + RouteSpec::LOOKED_UP <= 128);
+};
 
 impl<B> Route<B> {
     pub(super) fn new(id: u64, spec: RouteSpec, now: Micros) -> Self {

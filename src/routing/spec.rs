@@ -37,7 +37,7 @@ pub type Meets<'a> = &'a dyn Fn(&Predicates) -> bool;
 pub type WaitingMeets<'a> = &'a dyn Fn(u64, &Predicates) -> bool;
 
 impl RouteSpec {
-    /// How many bytes at its beginning a look-up needs.
+    /// How many bytes at its beginning a look-up by the most specific name needs.
     pub(super) const LOOKED_UP: usize = offset_of!(RouteSpec, confined);
 
     /// For the paths below a prefix. Normalises both, so that equal routes compare equal.

@@ -104,9 +104,11 @@ impl Request {
         let Some(target) = self.text("target") else {
             return Err("the body names no route, host, address, backend, key or target".to_owned());
         };
+        // No host has a slash, but the ID of a backend without a token may.
+        let is_id = BackendToken::is_public_id(target) || target.contains('/');
         Ok(match target.parse() {
             Ok(address) => Selector::Address(address),
-            Err(_) if BackendToken::is_public_id(target) => Selector::Backend(target.to_owned()),
+            Err(_) if is_id => Selector::Backend(target.to_owned()),
             Err(_) => Selector::Host(target.to_ascii_lowercase()),
         })
     }

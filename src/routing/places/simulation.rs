@@ -2,7 +2,7 @@
 //! matching on several workers, which obey what they are told. Messages take up to a millisecond and
 //! stay in order between each pair. The invariants are checked at every event. In one world of some
 //! ten thousand a request waits for longer than it should: a proxy was taken for a slow one three
-//! times in a row, and was not.
+//! times in a row, and was not. Bridges do not break here, so no message is lost.
 //!
 //! `PLACES_SEEDS=n` runs n seeds instead of the usual number, and `PLACES_SEED=x` the one seed that
 //! a failure has named.
@@ -32,8 +32,9 @@ const MAIL: u64 = 100;
 /// For how long a request may wait at a proxy while there is a place for it, in microseconds.
 const LONGEST_WAIT: u64 = 5_000;
 
-/// For how long one may be passed over: messages are on their way, too.
-const LONGEST_PASSED_OVER: u64 = PASSED_OVER.as_micros() as u64 + 2 * DELAY;
+/// For how long one may be passed over. Messages are on their way, too: what each of the two proxies
+/// says, what a place moves by, and the request for it.
+const LONGEST_PASSED_OVER: u64 = PASSED_OVER.as_micros() as u64 + 4 * DELAY;
 
 /// How often a proxy may say how long its oldest request waits.
 const SAYS: Duration = Duration::from_millis(10);
@@ -409,9 +410,8 @@ impl World {
         // The workers of a proxy keep the order among themselves to within this.
         let unordered = if self.workers > 1 { FAIRNESS.as_micros() as u64 } else { 0 };
         let younger = STAYS.as_micros() as u64 + unordered;
-        // A guess may keep its place for a proxy that has one bridge.
-        let guessed = if self.places == 1 { LONGEST_PASSED_OVER } else { 0 };
-        let longest = LONGEST_PASSED_OVER + unordered + guessed;
+        // Guesses may keep its place for a proxy that has one bridge, some three times.
+        let guessed = if self.places == 1 { LONGEST_PASSED_OVER / 2 } else { 0 };
         let (taker, arrived) = (self.requests[request].proxy, self.requests[request].arrived);
         for proxy in (0..self.proxies.len()).filter(|proxy| *proxy != taker) {
             let Some(oldest) = self.proxies[proxy].oldest() else { continue };
@@ -430,7 +430,7 @@ impl World {
             if is_slow {
                 continue;
             }
-            assert!(self.now <= first + longest, "passed over for too long");
+            assert!(self.now <= first + LONGEST_PASSED_OVER + guessed, "passed over for too long");
         }
     }
 
@@ -542,15 +542,19 @@ fn two_proxies_under_full_load_cost_few_messages() {
 /// waits for it.
 #[test]
 fn a_slow_proxy_is_not_starved() {
-    let mut shares = [0, 0];
+    let mut all = [0, 0];
     for seed in 0..20 {
+        let mut shares = [0, 0];
         let mut world = World::of(seed, (1, 1, 2), 1_000, vec![500; 2], 0);
         world.delays = vec![100, 8 * DELAY];
         world.run();
         let in_time = world.requests.iter().filter(|request| request.begun < LENGTH);
         in_time.for_each(|request| shares[request.proxy] += 1);
+        let [near, far] = shares;
+        assert!(far > 2 && near > far, "{shares:?}");
+        all = [all[0] + near, all[1] + far];
     }
     // Each of its requests takes a round trip of some 8 ms, and is awaited for at most 3 ms at first.
-    let [near, far] = shares;
-    assert!(far * 25 > near, "{shares:?}");
+    let [near, far] = all;
+    assert!(far * 25 > near, "{all:?}");
 }

@@ -76,6 +76,27 @@ fn a_drained_host_gets_no_requests_until_it_is_undrained() {
 }
 
 #[test]
+fn a_backend_without_a_token_is_drained_by_its_address_and_instance() {
+    let proxy = with_socket();
+    let park = |name: &str| {
+        let fields = format!("Host: a.test\r\nCloudbridge-Instance: {name}\r\n");
+        Bridge::register(&proxy, format!("BRIDGE / HTTP/1.1\r\n{fields}\r\n"))
+    };
+    let (mut one, mut two) = (park("Web/1"), park("two"));
+    proxy.await_count("b", 2);
+    let drained = "drained; 1 bridge closed\n".to_owned();
+    assert_eq!(ctl(&proxy, &["drain", "127.0.0.1/Web/1"]), (0, drained));
+    one.expect_closed();
+    let mut client = Client::get(&proxy, "a.test", "/");
+    two.serve_to(&mut client, "two");
+    assert_eq!(ctl(&proxy, &["undrain", "127.0.0.1/Web/1"]).0, 0);
+    let mut one = park("Web/1");
+    drop(two);
+    let mut client = Client::get(&proxy, "a.test", "/");
+    one.serve_to(&mut client, "one");
+}
+
+#[test]
 fn a_dropped_backend_loses_its_bridges_at_once_and_its_requests_go_on() {
     let proxy = with_socket();
     let mut dropped = Bridge::park(&proxy, &["a.test"]);
