@@ -327,7 +327,7 @@ fn a_new_program_that_does_not_serve_changes_nothing() {
         put(&format!("printf '#!/bin/sh\\n{text}\\n' > '{}.new'", file.display()));
         agent.signal("USR2");
         eventually("it is refused", || agent.log().matches("nothing has changed").count() > lines);
-        assert!(agent.log().contains(&format!("upgrade: {why}")), "{}", agent.log());
+        agent.await_log(&format!("upgrade: {why}"));
     }
     std::fs::remove_file(&file).unwrap();
     agent.signal("USR2");
@@ -359,7 +359,7 @@ fn settings_that_are_wrong_change_nothing() {
     agent.signal("USR2");
     agent.await_log("upgrade: nothing has changed: this program goes on");
     for mistake in ["agent.conf:1: service: there is no option \"hots\"", "agent.conf:2:"] {
-        assert!(agent.log().contains(mistake), "{}", agent.log());
+        agent.await_log(mistake);
     }
     proxy.write("agent.conf", &good);
     await_end(agent.upgrade());

@@ -177,6 +177,7 @@ fn without_an_answer_that_can_be_understood_nobody_is_let_in() {
     (0..count).for_each(|_| fails_closed(&proxy));
     assert_eq!(questions(&proxy, "failed"), count as u64);
     // One line for all of them, and not the address with what may be a secret in it.
+    proxy.await_log("has not answered");
     assert_eq!(proxy.log().matches("has not answered").count(), 1, "{}", proxy.log());
     drop(app);
     fails_closed(&proxy);

@@ -160,10 +160,10 @@ fn user_setting_gives_up_root_after_listening() {
     }
     // It knows the secrets that it read as root, and says that it will not read them again.
     let expected = format!("a reload will fail: user {NOBODY} cannot read {}", secrets.display());
-    assert!(daemon.log().contains(&expected), "{}", daemon.log());
+    daemon.await_log(&expected);
     daemon.signal("HUP");
     daemon.await_log(logged::NOTHING_CHANGED);
-    assert!(daemon.log().contains(&format!("(files are opened as user {NOBODY} now)")));
+    daemon.await_log(&format!("(files are opened as user {NOBODY} now)"));
     std::os::unix::fs::chown(&secrets, Some(uid), None).expect("chown");
     daemon.signal("HUP");
     daemon.await_log(logged::READ_AGAIN);
@@ -206,7 +206,7 @@ fn an_upgrade_needs_no_root_for_what_root_has_read() {
         old = daemon.number();
     }
     let kept = format!("{} may not be read by this user", secrets.display());
-    assert_eq!(daemon.log().matches(&kept).count(), 2, "{}", daemon.log());
+    eventually("both have said so", || daemon.log().matches(&kept).count() == 2);
     // A key of these secrets is still needed, and good.
     let mut bridge = Bridge::connect_to(daemon.address());
     bridge.send("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
@@ -225,7 +225,7 @@ fn the_group_may_be_another_than_the_users_own() {
     let daemon = Daemon::new(&format!("listen 127.0.0.1:0\nuser {NOBODY}\ngroup daemon"));
     daemon.start();
     assert_ne!(ids(&daemon, "Gid:"), [nobody().1; 4]);
-    assert!(daemon.log().contains("running as user nobody, group daemon"), "{}", daemon.log());
+    daemon.await_log("running as user nobody, group daemon");
 }
 
 #[test]

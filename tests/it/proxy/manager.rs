@@ -175,9 +175,10 @@ fn a_failure_is_logged_and_counted() {
     let failed = "it has ended with exit status: 3";
     assert_eq!(last_failure(&proxy, "a.test"), failed);
     // Its own words, each time; ours once in ten seconds.
-    assert_eq!(proxy.log().matches("no a.test today\n").count(), 2);
+    eventually("both are logged", || proxy.log().matches("no a.test today\n").count() == 2);
     let path = proxy.dir().display().to_string();
     let line = format!("site a.test: its manager exec:{path}/start: {failed}");
+    proxy.await_log(&line);
     assert_eq!(proxy.log().matches(&line).count(), 1, "{}", proxy.log());
     assert_eq!(proxy.log().matches("calling exec:").count(), 1);
     let metrics = proxy.admin("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");

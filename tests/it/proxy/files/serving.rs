@@ -357,6 +357,7 @@ fn what_may_not_be_read_goes_to_the_backend_and_is_logged_once() {
         bridge.serve_to(&mut client, "backend");
     }
     assert_eq!(ask(&proxy, "/c", "").text(), "public");
+    proxy.await_log("may not be read");
     assert_eq!(proxy.log().matches("may not be read").count(), 1);
 }
 
