@@ -1,6 +1,7 @@
 //! The proxy as an operator's script starts it: in the background, with a pidfile and a log file.
 
 use super::dir::Dir;
+use super::encryption::note_plain;
 use super::proxy::listener;
 use super::{eventually, process, signal};
 use std::fs::read_to_string;
@@ -80,7 +81,7 @@ impl Daemon {
         eventually(&format!("{text:?} in the log"), || self.log().contains(text));
     }
 
-    /// The first address that it says it listens on.
+    /// The first address that it says it listens on, without TLS.
     #[track_caller]
     pub fn address(&self) -> SocketAddr {
         let mut address = None;
@@ -88,7 +89,9 @@ impl Daemon {
             address = self.log().lines().find_map(listener);
             address.is_some()
         });
-        address.expect("a listener").0
+        let (address, _) = address.expect("a listener");
+        note_plain(address);
+        address
     }
 
     /// The number in the pidfile.

@@ -3,11 +3,11 @@
 //!
 //! A listener says in the log that it speaks TLS. All that connect to its address do, too.
 
-use super::{DEADLINE, Ending};
+use super::{DEADLINE, Ending, logged};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -41,31 +41,41 @@ pub fn over_tls() -> bool {
     *IS_SET
 }
 
-/// The addresses of listeners that speak TLS.
-static ENCRYPTED: Mutex<Option<HashSet<SocketAddr>>> = Mutex::new(None);
+/// The addresses of listeners that speak TLS, each with the process whose log says so.
+static ENCRYPTED: LazyLock<Mutex<HashMap<SocketAddr, u32>>> = LazyLock::new(Mutex::default);
 
-/// Notes what a line of a proxy's log says of a listener.
-pub(super) fn note(line: &str) {
+fn encrypted_listeners() -> MutexGuard<'static, HashMap<SocketAddr, u32>> {
+    ENCRYPTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes what a line of this process's log says of a listener.
+pub(super) fn note(line: &str, process: u32) {
     if let Some((address, kinds)) = super::proxy::listener(line) {
-        let mut all = ENCRYPTED.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = all.get_or_insert_default();
         match kinds.contains("by TLS") {
-            true => all.insert(address),
-            false => all.remove(&address),
+            true => encrypted_listeners().insert(address, process),
+            false => encrypted_listeners().remove(&address),
         };
+    } else if let Some((_, address)) = line.split_once(logged::NOT_LISTENING)
+        && let Ok(address) = address.parse()
+    {
+        encrypted_listeners().remove(&address);
     }
 }
 
-/// A test listens here, without TLS, where a proxy that spoke it may have listened before.
+/// Somebody listens here without TLS, where a proxy that spoke it may have listened before.
 pub(super) fn note_plain(address: SocketAddr) {
-    let mut all = ENCRYPTED.lock().unwrap_or_else(PoisonError::into_inner);
-    all.get_or_insert_default().remove(&address);
+    encrypted_listeners().remove(&address);
+}
+
+/// A process is about to end, or has ended. The kernel may give its ports to others, whose logs
+/// nobody notes.
+pub(super) fn forget(process: u32) {
+    encrypted_listeners().retain(|_, of| *of != process);
 }
 
 /// Whether the listener at this address speaks TLS.
 fn is_encrypted(address: SocketAddr) -> bool {
-    let all = ENCRYPTED.lock().unwrap_or_else(PoisonError::into_inner);
-    all.as_ref().is_some_and(|all| all.contains(&address))
+    encrypted_listeners().contains_key(&address)
 }
 
 /// The files that the settings need which [`encrypted`] returns.

@@ -26,10 +26,10 @@ impl Process {
             Ok(child) => child,
             Err(error) => panic!("cannot start {name}: {error}"),
         };
-        let log = Arc::default();
+        let (log, id) = (Arc::default(), child.id());
         let readers = vec![
-            collect(child.stdout.take().expect("a pipe"), &log),
-            collect(child.stderr.take().expect("a pipe"), &log),
+            collect(child.stdout.take().expect("a pipe"), &log, id),
+            collect(child.stderr.take().expect("a pipe"), &log, id),
         ];
         Process { name, child, log, readers }
     }
@@ -129,6 +129,7 @@ pub fn all_threads_are(process: u32, state: char) -> bool {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        encryption::forget(self.id());
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -138,13 +139,19 @@ impl Drop for Process {
     }
 }
 
-fn collect(from: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
+/// Puts what comes from a process into its log, until neither it nor a child of it can write more.
+fn collect(
+    from: impl Read + Send + 'static,
+    into: &Arc<Mutex<String>>,
+    process: u32,
+) -> JoinHandle<()> {
     let log = Arc::clone(into);
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            encryption::note(&line);
+            encryption::note(&line, process);
             log.lock().expect("the log's lock").push_str(&(line + "\n"));
         }
+        encryption::forget(process);
     })
 }
 

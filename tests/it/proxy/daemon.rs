@@ -2,7 +2,8 @@
 //! readiness.
 
 use crate::common::{
-    Bridge, Client, Daemon, Proxy, Run, Systemd, Wire, eventually, is_gone, logged, skipped,
+    Bridge, Client, Daemon, Proxy, Run, Setup, Systemd, Wire, eventually, free_address, is_gone,
+    logged, skipped,
 };
 use std::fs::{Permissions, metadata, read_to_string, rename, set_permissions};
 use std::net::TcpListener;
@@ -65,6 +66,16 @@ fn daemon_serves_when_the_command_has_ended() {
     daemon.stop();
     assert!(daemon.log().contains("all done"), "{}", daemon.log());
     assert!(!daemon.path("pid").exists());
+}
+
+/// The tests know which listeners speak TLS. They do not take a port for one of them for ever.
+#[test]
+fn a_daemon_serves_at_a_port_where_another_proxy_spoke_tls() {
+    let settings = format!("listen {}", free_address());
+    drop(Setup::new().settings(&settings).over_tls().start());
+    let daemon = Daemon::new(&settings);
+    daemon.start();
+    assert_serves(&daemon);
 }
 
 #[test]
