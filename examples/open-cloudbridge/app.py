@@ -57,7 +57,11 @@ GIVEN = """<p>The key of <strong id="host">{host}</strong>, until {expires}. It 
 errors, <a id="tenant" href="{scheme}://tenant.{domain}{port}/">you see with the key</a>.</p>
 """
 
-# The longest form.
+TO_THE_FORM = '<p><a href="/">Go to the form.</a></p>'
+
+TOO_MANY = "<p>Too many forms came from your address. Try again in an hour.</p>"
+
+# The longest form, in bytes.
 LONGEST = 4096
 
 # How many forms one address may send in an hour, and how many addresses are known.
@@ -74,7 +78,7 @@ class App:
         self._names, self._proxy, self._limiter = names, proxy, Limiter()
 
     def __call__(self, environ, start_response):
-        status, title, body = self._answer(environ)
+        status, title, body, *fields = self._answer(environ)
         page = PAGE.format(title=html.escape(title), style=STYLE, body=body).encode()
         start_response(status, [
             ("Content-Type", "text/html; charset=utf-8"),
@@ -84,26 +88,29 @@ class App:
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "same-origin"),
             ("Cross-Origin-Opener-Policy", "same-origin"),
+            *fields,
         ])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [page]
 
     def _answer(self, environ):
-        """Status, title and body."""
+        """Status, title and body, and further fields."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         actions = {"/names": self._add, "/renew": self._renew}
         if path == "/" and method in ("GET", "HEAD"):
             return self._form()
         if path not in actions and path != "/":
-            return "404 Not Found", "Not here", '<p><a href="/">There is one page.</a></p>'
+            return "404 Not Found", "Page not found", TO_THE_FORM
         if method != "POST" or path == "/":
-            return "405 Method Not Allowed", "Not so", '<p><a href="/">There is a form.</a></p>'
+            allowed = "GET, HEAD" if path == "/" else "POST"
+            return "405 Method Not Allowed", "Method not allowed", TO_THE_FORM, ("Allow", allowed)
         if not is_of_own_page(environ):
-            return "403 Forbidden", "Not from there", "<p>Another site's page has sent this form.</p>"
+            return "403 Forbidden", "Forbidden", "<p>Another site's page has sent this form.</p>"
         fields = read_form(environ)
         if fields is None:
-            return "400 Bad Request", "Not so", '<p><a href="/">There is a form.</a></p>'
+            return "400 Bad Request", "Bad request", TO_THE_FORM
         if not self._limiter.allows(accounts.network_of(environ["REMOTE_ADDR"])):
-            return "429 Too Many Requests", "Later", "<p>Too many forms came from your address. Try again in an hour.</p>"
+            again = ("Retry-After", str(HOUR))
+            return "429 Too Many Requests", "Too many requests", TOO_MANY, again
         return actions[path](environ, fields)
 
     def _form(self, status="200 OK", wrong="", name=""):

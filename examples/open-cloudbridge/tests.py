@@ -192,7 +192,10 @@ class Pages(unittest.TestCase):
         for fields in [{"CONTENT_TYPE": "text/plain"}, {"CONTENT_LENGTH": "99999"}, {"CONTENT_LENGTH": ""},
                        {"CONTENT_LENGTH": "-1"}]:
             self.assertEqual(self.ask(form="name=shop", **fields)[0], "400 Bad Request", fields)
-        self.assertEqual(self.ask("GET", "/names")[0], "405 Method Not Allowed")
+        # RFC 9110, section 15.5.6: such an answer says what is allowed.
+        for method, path, allowed in [("GET", "/names", "POST"), ("POST", "/", "GET, HEAD")]:
+            status, _, fields = self.ask(method, path)
+            self.assertEqual((status, fields["Allow"]), ("405 Method Not Allowed", allowed))
         self.assertEqual(self.ask("GET", "/other")[0], "404 Not Found")
         own = {"HTTP_ORIGIN": f"http://{DOMAIN}", "HTTP_SEC_FETCH_SITE": "same-origin"}
         self.assertEqual(self.ask(form="name=shop", **own)[0], "200 OK")
@@ -200,6 +203,7 @@ class Pages(unittest.TestCase):
     def test_an_address_may_send_some_forms_an_hour(self):
         said = [self.ask(form="name=www")[0][:3] for _ in range(app.FORMS + 1)]
         self.assertEqual(said, ["409"] * app.FORMS + ["429"])
+        self.assertEqual(self.ask(form="name=www")[2]["Retry-After"], str(app.HOUR))
         now = [0.0]
         limiter = app.Limiter(lambda: now[0])
         self.assertTrue(all(limiter.allows(number) for number in range(app.ADDRESSES + app.FORMS)))

@@ -9,6 +9,7 @@ use super::healthz::{Healthz, Inherited};
 use super::role::{Role, Stage};
 use super::state::{Agent, Life, USER_TIMEOUT};
 use crate::config::Address;
+use crate::http::reply::Reply;
 use crate::http::request;
 use crate::net::conn::Received;
 use crate::net::event_loop::Connection;
@@ -115,7 +116,7 @@ impl Agent {
             Ok(Some(request)) => request,
             Ok(None) if conn.is_readable() => return self.conns.requeue(key),
             Ok(None) => return,
-            Err(bad) => return self.reply(key, false, bad.status, bad.reason),
+            Err(bad) => return self.send_reply(key, Reply::refusing(bad)),
         };
         let head_only = request.method == "HEAD";
         let is_read = head_only || request.method == "GET";
@@ -124,7 +125,10 @@ impl Agent {
                 let (status, text) = self.health();
                 self.reply(key, head_only, status, &text);
             }
-            ("/healthz", false) => self.reply(key, false, 405, "GET and HEAD are answered"),
+            ("/healthz", false) => {
+                let reply = Reply::new(405, "GET and HEAD are answered");
+                self.send_reply(key, Reply { extra: "Allow: GET, HEAD\r\n", ..reply });
+            }
             _ => self.reply(key, head_only, 404, "there is only /healthz"),
         }
     }

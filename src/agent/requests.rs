@@ -50,7 +50,7 @@ impl Agent {
             Ok(None) => self.await_rest(key),
             Err(bad) => {
                 log::warn!("the proxy sent a bad request: {}", bad.reason);
-                self.reply(key, false, bad.status, bad.reason);
+                self.send_reply(key, Reply::refusing(bad));
             }
         }
     }
@@ -393,8 +393,13 @@ impl Agent {
 
     /// Answers with an error of our own, and closes.
     pub(super) fn reply(&mut self, key: usize, head_only: bool, status: u16, text: &str) {
+        self.send_reply(key, Reply { head_only, ..Reply::new(status, text) });
+    }
+
+    /// Answers, and closes.
+    pub(super) fn send_reply(&mut self, key: usize, reply: Reply<'_>) {
         let mut out = Vec::new();
-        Reply { close: true, head_only, ..Reply::new(status, text) }.write(&mut out);
+        Reply { close: true, ..reply }.write(&mut out);
         self.send_last(key, &out);
     }
 

@@ -1,7 +1,11 @@
 //! The proxy's own answers, as whole and framed messages.
 
-use super::Version;
 use super::ascii::{decimal, line, number_line};
+use super::{ParseError, Version};
+
+/// The methods that a 405 lists where it does not depend on the target (RFC 9110 section 15.5.6):
+/// those that HTTP and RFC 5789 define, without CONNECT.
+pub const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
 
 /// An answer of the proxy itself: `Reply { close: true, ..Reply::new(503, "no bridge is free") }`.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +45,13 @@ impl<'a> Reply<'a> {
             proxy_status: "",
             extra: "",
         }
+    }
+
+    /// Refuses a request that cannot be read.
+    #[must_use]
+    pub const fn refusing(bad: ParseError) -> Reply<'static> {
+        let extra = if bad.status == 405 { ALLOW } else { "" };
+        Reply { extra, ..Reply::new(bad.status, bad.reason) }
     }
 
     /// Bytes of the body as [`Reply::write`] writes it.

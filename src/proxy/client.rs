@@ -9,6 +9,7 @@ use mio::net::TcpStream;
 
 use crate::bridge::{Registration, ptth, request as bridge_request};
 use crate::config::Serves;
+use crate::http::reply::ALLOW;
 use crate::http::{Reply, request};
 use crate::net::conn::Received;
 use crate::net::log_limiter;
@@ -43,9 +44,6 @@ const RECLAIM_IDLE: Duration = Duration::from_secs(1);
 /// `Retry-After` when something was full or timed out, in seconds. Backends that restart are
 /// usually back by then.
 pub(super) const RETRY_AFTER: u32 = 5;
-
-/// The methods that a 405 lists (RFC 9110 section 15.5.6).
-pub(super) const ALLOW: &str = "Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS, TRACE\r\n";
 
 impl Worker {
     /// Accepts at every listener that has connections waiting.

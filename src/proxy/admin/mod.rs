@@ -50,7 +50,7 @@ pub use control::Control;
 use events::Kind;
 use sites::FRESH;
 use view::View;
-use wanted::{Access, Wanted};
+use wanted::{Access, Refused, Wanted};
 
 /// Most connections to the admin listeners.
 const CONNECTIONS: usize = 256;
@@ -248,7 +248,7 @@ impl Admin {
         let mut storage = request::storage();
         let (wanted, head_only, len) = match request::parse(input, &mut storage, &LIMITS) {
             Ok(None) => return self.read_on(key),
-            Err(bad) => return self.answer(key, Reply::new(bad.status, bad.reason)),
+            Err(bad) => return self.answer(key, Reply::refusing(bad)),
             Ok(Some(request)) => {
                 let access = Access {
                     is_unix,
@@ -264,12 +264,8 @@ impl Admin {
         match wanted {
             Ok(wanted) => self.serve(key, wanted, head_only),
             Err(refused) => {
-                let extra = match refused.status {
-                    401 => "WWW-Authenticate: Bearer\r\n",
-                    _ => "",
-                };
-                let reply = Reply::new(refused.status, refused.text);
-                self.answer(key, Reply { head_only, extra, ..reply });
+                let Refused { status, text, extra } = refused;
+                self.answer(key, Reply { head_only, extra, ..Reply::new(status, text) });
             }
         }
     }

@@ -87,10 +87,22 @@ pub(super) struct Access<'a> {
 pub(super) struct Refused {
     pub status: u16,
     pub text: &'static str,
+    /// Field lines that the status needs, each with CR LF.
+    pub extra: &'static str,
 }
 
 const fn refused(status: u16, text: &'static str) -> Refused {
-    Refused { status, text }
+    Refused { status, text, extra: "" }
+}
+
+/// RFC 9110 section 11.6.1: a 401 says how to authenticate.
+const fn unauthorised(text: &'static str) -> Refused {
+    Refused { status: 401, text, extra: "WWW-Authenticate: Bearer\r\n" }
+}
+
+/// RFC 9110 section 15.5.6: a 405 says what is allowed, here in `extra`.
+const fn not_allowed(extra: &'static str, text: &'static str) -> Refused {
+    Refused { status: 405, text, extra }
 }
 
 impl Access<'_> {
@@ -116,8 +128,8 @@ impl Access<'_> {
         match (self.token, bearer(request)) {
             (None, _) => Err(refused(403, "actions over TCP need admin-token in the settings")),
             (Some(token), Some(sent)) if bool::from(token.ct_eq(sent)) => Ok(wanted),
-            (Some(_), Some(_)) => Err(refused(401, "this is not the admin token")),
-            (Some(_), None) => Err(refused(401, "the admin token is needed")),
+            (Some(_), Some(_)) => Err(unauthorised("this is not the admin token")),
+            (Some(_), None) => Err(unauthorised("the admin token is needed")),
         }
     }
 
@@ -136,7 +148,7 @@ fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refused> {
         ("POST", Framing::Length(length)) if length <= MAX_BODY => Ok(Wanted::Act(verb, length)),
         ("POST", Framing::Length(_)) => Err(refused(413, "the body is too long")),
         ("POST", _) => Err(refused(411, "the body needs a Content-Length")),
-        _ => Err(refused(405, "this is done by POST")),
+        _ => Err(not_allowed("Allow: POST\r\n", "this is done by POST")),
     };
     match request.path {
         "/drain" => return acts(Verb::Drain),
@@ -163,7 +175,7 @@ fn wanted(request: &Request<'_, '_>) -> Result<Wanted, Refused> {
     };
     match request.method {
         "GET" | "HEAD" => Ok(wanted),
-        _ => Err(refused(405, "this is only read")),
+        _ => Err(not_allowed("Allow: GET, HEAD\r\n", "this is only read")),
     }
 }
 
@@ -181,7 +193,10 @@ fn wanted_site(name: &str, request: &Request<'_, '_>) -> Result<Wanted, Refused>
             Framing::Length(_) => return Err(refused(413, "the body is too long")),
             _ => return Err(refused(411, "the body needs a Content-Length")),
         }),
-        _ => return Err(refused(405, "a site is read, or changed by PUT and DELETE")),
+        _ => {
+            let text = "a site is read, or changed by PUT and DELETE";
+            return Err(not_allowed("Allow: GET, HEAD, PUT, DELETE\r\n", text));
+        }
     };
     let text = |name| field(request, name).map(String::from_utf8_lossy);
     let is_none = match text("If-None-Match").as_deref() {

@@ -82,11 +82,15 @@ fn only_that_question_is_answered() {
     for (request, status) in [
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "404"),
         ("POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "405"),
+        ("CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", "405"),
         ("GET /healthz?x HTTP/1.0\r\n\r\n", "503"),
         ("nonsense\r\n\r\n", "400"),
     ] {
         let answer = answer(place, request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
+        // RFC 9110 section 15.5.6.
+        let lists_methods = answer.contains("\r\nAllow: GET, HEAD");
+        assert_eq!(lists_methods, status == "405", "{request:?}: {answer}");
     }
     let head = answer(place, "HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 503 ") && head.ends_with("\r\n\r\n"), "{head}");

@@ -273,7 +273,9 @@ pub fn start_nginx(dir: &Dir, example: Example, address: SocketAddr) -> Process 
         .with("\nhttp {\n", format!("\nhttp {{\n{others}"));
     let file = dir.write("nginx.conf", example.text());
     let mut command = Command::new("nginx");
-    command.args(["-e", "stderr", "-g", "daemon off;", "-c"]).arg(file).stdin(Stdio::null());
+    // Without a master, so that no worker outlives the test.
+    let settings = "daemon off; master_process off;";
+    command.args(["-e", "stderr", "-g", settings, "-c"]).arg(file).stdin(Stdio::null());
     let process = Process::spawn("nginx", &mut command);
     await_listener(&process, address);
     process

@@ -112,7 +112,24 @@ fn clients_and_bridges_have_no_business_there() {
     assert_eq!(ask(&proxy, "GET /other", "").status(), 404);
     let mut bridge = Client::connect_to(proxy.for_admin());
     bridge.send("BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    assert_eq!(bridge.read_response().status(), 405);
+    let refusal = bridge.read_response();
+    assert_eq!(refusal.status(), 405);
+    assert!(refusal.field("allow").is_some(), "{refusal:?}");
+}
+
+/// RFC 9110 section 15.5.6.
+#[test]
+fn a_method_that_is_not_allowed_is_told_which_are() {
+    let proxy = with_admin("");
+    for (line, allowed) in [
+        ("POST /", "GET, HEAD"),
+        ("DELETE /sites", "GET, HEAD"),
+        ("GET /drain", "POST"),
+        ("POST /sites/a.test", "GET, HEAD, PUT, DELETE"),
+    ] {
+        let refusal = ask(&proxy, line, "");
+        assert_eq!((refusal.status(), refusal.field("allow")), (405, Some(allowed)), "{line}");
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn daemon_serves_when_the_command_has_ended() {
     assert!(!daemon.path("pid").exists());
 }
 
-/// The tests know which listeners speak TLS. They do not take a port for one of them for ever.
+/// The tests know which listeners speak TLS. A port that one had is anybody's later.
 #[test]
 fn a_daemon_serves_at_a_port_where_another_proxy_spoke_tls() {
     let settings = format!("listen {}", free_address());

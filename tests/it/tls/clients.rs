@@ -163,7 +163,9 @@ fn nginx_is_served() {
         ),
     );
     let mut command = Command::new("nginx");
-    command.args(["-e", "stderr", "-g", "daemon off;", "-c"]).arg(file).stdin(Stdio::null());
+    // Without a master, so that no worker outlives the test.
+    let settings = "daemon off; master_process off;";
+    command.args(["-e", "stderr", "-g", settings, "-c"]).arg(file).stdin(Stdio::null());
     let nginx = Process::spawn("nginx", &mut command);
     through(&nginx, address);
 }
