@@ -229,7 +229,7 @@ fn shown(reason: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::Destination;
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
     use std::thread;
 
     fn answer(head: &str, body: &str) -> Vec<u8> {
@@ -375,7 +375,9 @@ mod tests {
         let to = Endpoint { to, host: "h".to_owned(), target: "/".to_owned() };
         let soon = Instant::now() + Duration::from_millis(50);
         assert_eq!(ask(&to, "{}", soon), Err("it does not answer in time".to_owned()));
-        drop(listener);
+        // Nobody listens there, and nobody is given the port while the listener has it at 127.0.0.1.
+        let closed = SocketAddr::from(([127, 0, 0, 2], listener.local_addr().unwrap().port()));
+        let to = Endpoint { to: Destination::Socket(closed), ..to };
         let later = Instant::now() + Duration::from_secs(20);
         assert!(ask(&to, "{}", later).unwrap_err().contains("refused"));
     }

@@ -2,10 +2,12 @@
 //! programs: two or three proxies, and agents at all of them.
 
 use crate::applications::{Backend, Ledger, Load, MEMBERS};
-use crate::common::{Agent, App, Client, Gate, Proxy, Setup, at, eventually, ok, own_address};
+use crate::common::{
+    Agent, App, Client, Gate, Proxy, Setup, at, eventually, let_pass, ok, on_time, own_address,
+};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// Longer than it takes to find another agent on a busy machine, and less than the 0.3 s for which an
 /// agent would let a request wait.
@@ -36,25 +38,27 @@ fn await_total(proxy: &Proxy, name: &str, count: u64) {
 /// The agent whose places are all taken through one proxy gets none of the other's requests.
 #[test]
 fn a_request_goes_to_the_agent_that_has_a_place_at_whichever_proxy() {
-    let proxies = proxies(2);
-    let (full, gate) = App::gated("/held", "full");
-    let _full = agent(&full, 6, &proxies);
-    proxies.iter().for_each(|proxy| proxy.await_count("b", 6));
-    let mut held = hold(&proxies[0], &gate, 6);
-    // The longest parked are the full one's.
-    let other = App::start(|_| ok("other"));
-    let _other = agent(&other, 6, &proxies);
-    await_total(&proxies[1], "withdrawn", 6);
-    await_total(&proxies[1], "parked", 6);
-    for round in 0..12 {
-        let clock = std::time::Instant::now();
-        let answer = Client::get(&proxies[1], "a.test", "/").read_response().text();
-        assert_eq!(answer, "other");
-        assert!(clock.elapsed() < AT_ONCE, "request {round} took {:?}", clock.elapsed());
-    }
-    gate.let_out(6);
-    held.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "full"));
-    proxies.iter().for_each(|proxy| await_total(proxy, "withdrawn", 0));
+    on_time(AT_ONCE / 5, || {
+        let proxies = proxies(2);
+        let (full, gate) = App::gated("/held", "full");
+        let _full = agent(&full, 6, &proxies);
+        proxies.iter().for_each(|proxy| proxy.await_count("b", 6));
+        let mut held = hold(&proxies[0], &gate, 6);
+        // The longest parked are the full one's.
+        let other = App::start(|_| ok("other"));
+        let _other = agent(&other, 6, &proxies);
+        await_total(&proxies[1], "withdrawn", 6);
+        await_total(&proxies[1], "parked", 6);
+        for round in 0..12 {
+            let clock = Instant::now();
+            let answer = Client::get(&proxies[1], "a.test", "/").read_response().text();
+            assert_eq!(answer, "other");
+            assert!(clock.elapsed() < AT_ONCE, "request {round} took {:?}", clock.elapsed());
+        }
+        gate.let_out(6);
+        held.iter_mut().for_each(|client| assert_eq!(client.read_response().text(), "full"));
+        proxies.iter().for_each(|proxy| await_total(proxy, "withdrawn", 0));
+    });
 }
 
 /// Requests of both proxies at once: what crosses is given back, and nothing waits at a full agent.
@@ -77,30 +81,36 @@ fn requests_that_cross_are_given_back_and_each_agent_gets_as_many_as_it_has_plac
 /// One place, two proxies: the proxy that waits gets it when it comes free, in the order of arrival.
 #[test]
 fn a_place_that_comes_free_goes_to_the_proxy_whose_request_has_waited_longest() {
-    let proxies = proxies(2);
-    let (app, gate) = App::gated("/held", "held");
-    let _agent = agent(&app, 1, &proxies);
-    proxies.iter().for_each(|proxy| proxy.await_count("b", 1));
-    let mut first = hold(&proxies[0], &gate, 1);
-    await_total(&proxies[1], "withdrawn", 1);
-    let post = "POST /held HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
-    let mut earlier = Client::request(&proxies[1], post);
-    proxies[1].await_count("c", 1);
-    // Long enough for the order between proxies, which is kept to within some milliseconds.
-    crate::common::let_pass(Duration::from_millis(60));
-    let mut later = Client::get(&proxies[0], "a.test", "/held");
-    proxies[0].await_count("c", 1);
-    gate.let_out(1);
-    assert_eq!(first[0].read_response().text(), "held");
-    eventually("the next is inside", || gate.inside() == 1);
-    proxies[1].await_count("c", 0);
-    // It may have crossed what its proxy was told, and be on its way back.
-    proxies[0].await_count("c", 1);
-    gate.let_out(1);
-    // If the later one had overtaken it, it would be inside now.
-    assert_eq!(earlier.read_response().text(), "held");
-    gate.let_out(1);
-    assert_eq!(later.read_response().text(), "held");
+    // For so long the place is kept for the proxy that is told of it.
+    on_time(Duration::from_millis(3), || {
+        let proxies = proxies(2);
+        let (seen_in_order, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Gate::default()));
+        let (order, held) = (Arc::clone(&seen_in_order), Arc::clone(&gate));
+        let app = App::start(move |seen| {
+            let target = seen.head.split(' ').nth(1).unwrap_or_default();
+            order.lock().expect("lock").push(target.to_owned());
+            held.pass();
+            ok("held")
+        });
+        let _agent = agent(&app, 1, &proxies);
+        proxies.iter().for_each(|proxy| proxy.await_count("b", 1));
+        let mut first = Client::get(&proxies[0], "a.test", "/first");
+        eventually("the first is inside", || gate.inside() == 1);
+        await_total(&proxies[1], "withdrawn", 1);
+        let post = "POST /earlier HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
+        let mut earlier = Client::request(&proxies[1], post);
+        proxies[1].await_count("c", 1);
+        // Long enough for the order between proxies, which is kept to within some milliseconds.
+        let_pass(Duration::from_millis(60));
+        let mut later = Client::get(&proxies[0], "a.test", "/later");
+        proxies[0].await_count("c", 1);
+        gate.let_out(3);
+        for client in [&mut first, &mut earlier, &mut later] {
+            assert_eq!(client.read_response().text(), "held");
+        }
+        assert_eq!(*seen_in_order.lock().expect("lock"), ["/first", "/earlier", "/later"]);
+        assert_eq!(gate.most(), 1);
+    });
 }
 
 /// Bytes of a body that is larger than what a proxy holds (`retry-limit`).

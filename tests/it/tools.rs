@@ -199,13 +199,14 @@ fn haproxy_in_front_finds_backends_and_serves_many_hosts() {
 }
 
 /// haproxy that learns its clients' addresses from PROXY headers, and passes them on in such headers:
-/// `send` is the option of its server.
+/// `send` is the option of its server. On a busy machine a check may take longer than the time between
+/// two: that ends nothing.
 #[track_caller]
 fn announcing_haproxy(proxy: &Proxy, mode: &str, send: &str) -> (Process, SocketAddr) {
     let settings = format!(
         "defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n\
          frontend web\n  bind fd@0 accept-proxy\n  default_backend cloudbridge\n\
-         backend cloudbridge\n  {}  server proxy {} {send} check inter 100ms\n",
+         backend cloudbridge\n  {}  server proxy {} {send} check inter 100ms fall 100\n",
         if mode == "http" { "http-reuse always\n" } else { "" },
         proxy.for_clients()
     );

@@ -2,7 +2,7 @@
 
 use crate::common::{
     ACK, Agent, App, Client, Load, Played, Proxy, SWITCH, Seen, at, eventually, free_address,
-    logged, ok, own_address,
+    kept_port, logged, ok, own_address,
 };
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -149,8 +149,10 @@ fn restarts_of_the_application_under_load_cost_no_get() {
 #[test]
 fn port_alone_is_an_application_on_the_ipv6_loopback_too() {
     let proxy = Proxy::start();
-    let app = App::start_at((Ipv6Addr::LOCALHOST, 0).into(), |_| ok("served"));
-    let _agent = Agent::serve(&app.address().port().to_string(), 2, &[at(&proxy)]);
+    // At the other address somebody else could listen, who would be taken for it.
+    let (_kept, port) = kept_port();
+    let _app = App::start_at((Ipv6Addr::LOCALHOST, port).into(), |_| ok("served"));
+    let _agent = Agent::serve(&port.to_string(), 2, &[at(&proxy)]);
     for _ in 0..3 {
         assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "served");
     }

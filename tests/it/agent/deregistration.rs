@@ -14,8 +14,9 @@ const TOLD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nhi";
 
-/// Within this the test must go on where the agent waits three seconds for the answer to its leave.
-const PROMPT: Duration = Duration::from_millis(700);
+/// Within this the test must go on where the agent waits: three seconds for the answer to its leave,
+/// and half a second for our end of a bridge that it has closed.
+const PROMPT: Duration = Duration::from_millis(100);
 
 /// What an agent that leaves does at a played proxy.
 impl Played {

@@ -18,8 +18,10 @@ fn it_leaves_in_the_announced_way_and_exits_0() {
     let proxy = Proxy::start();
     let app = App::start(|_| ok("served"));
     let clock = Stopwatch::start();
+    // It waits for the agent: this thread may be late.
+    let mut client = Client::get(&proxy, "a.test", "/");
     let mut agent = serve(&app, "1s", &at(&proxy));
-    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "served");
+    assert_eq!(client.read_response().text(), "served");
     assert!(agent.wait_exit().success());
     clock.assert_passed(Duration::from_secs(1));
     agent.await_log(IDLE);
@@ -53,8 +55,8 @@ fn a_request_that_crosses_its_leave_is_served() {
 fn a_request_under_way_keeps_it() {
     let proxy = Proxy::start();
     let (app, gate) = App::gated("/", "finished");
-    let mut agent = serve(&app, "500ms", &at(&proxy));
     let mut client = Client::get(&proxy, "a.test", "/");
+    let mut agent = serve(&app, "500ms", &at(&proxy));
     eventually("the request is inside", || gate.inside() == 1);
     let_pass(Duration::from_millis(1200));
     assert!(agent.exit_status().is_none() && !agent.log().contains(IDLE));

@@ -3,7 +3,7 @@
 
 use crate::common::{
     ACK, Agent, App, Bridge, Client, Gate, Played, Proxy, SWITCH, Stopwatch, Systemd, WELCOME,
-    all_threads_are, at, child_of, eventually, is_gone, let_pass, logged, ok, signal,
+    all_threads_are, at, child_of, eventually, is_gone, let_pass, logged, ok, on_time, signal,
 };
 use std::collections::HashSet;
 use std::ops::Deref;
@@ -114,6 +114,13 @@ fn bridges(proxy: &Proxy) -> u64 {
     info.number(&["connections", "bridge_parked"]) + info.number(&["connections", "bridge_busy"])
 }
 
+/// Waits until the application has seen the end of the agent's first connection, the probe's: it is to
+/// count among those that are open together no more.
+#[track_caller]
+fn await_end_of_probe(app: &App) {
+    eventually("the probe is over", || app.accepted() == 1 && app.has_ended_all());
+}
+
 #[track_caller]
 fn ask(client: &mut Client, path: &str) -> String {
     client.send_get("a.test", path);
@@ -184,6 +191,7 @@ fn under_load_nothing_is_lost_doubled_or_dialled_again() {
     });
     let agent = Upgraded::serve(&app, LIMIT, &[&proxy]);
     proxy.await_count("b", LIMIT as u64);
+    await_end_of_probe(&app);
     let (over, connects) = (AtomicBool::new(false), AtomicU64::new(0));
     let served: Vec<AtomicU64> = (0..2 * LIMIT).map(|_| AtomicU64::new(0)).collect();
     let client = |number: usize| {
@@ -276,6 +284,7 @@ fn both_together_have_no_more_bridges_and_requests_than_the_settings_say() {
     let (proxy, (app, gate)) = (Proxy::start(), gated());
     let agent = Upgraded::serve(&app, LIMIT, &[&proxy]);
     proxy.await_count("b", LIMIT as u64);
+    await_end_of_probe(&app);
     let mut clients: Vec<Client> = (0..2).map(|_| Client::get(&proxy, "a.test", "/held")).collect();
     eventually("both are inside", || gate.inside() == 2);
     let old = agent.upgrade();
@@ -576,35 +585,38 @@ fn tunnels() -> App {
 
 #[test]
 fn a_tunnel_goes_on_in_the_old_agent_until_its_time_is_up() {
-    let (proxy, app) = (Proxy::start(), tunnels());
-    let clock = Stopwatch::start();
-    let agent = Upgraded::start(&[
-        "--to",
-        &app.to(),
-        "-n2",
-        "--tunnels=1",
-        "--upgrade-timeout=1s",
-        "--grace=1s",
-        &at(&proxy),
-    ]);
-    proxy.await_count("b", 2);
-    let mut tunnel = Client::request(&proxy, UPGRADE);
-    assert_eq!(tunnel.read_head().status(), 101);
-    proxy.await_count("b", 2);
-    let old = agent.upgrade();
-    tunnel.send("still open\r\n\r\n");
-    tunnel.expect_exact("still open\r\n\r\n");
-    // It has the only place, wherever it is.
-    assert_eq!(Client::ask(&proxy, UPGRADE).status(), 503);
-    assert_eq!(ask(&mut Client::connect(&proxy), "/"), "served");
-    await_end(old);
-    clock.assert_passed(Duration::from_secs(2));
-    tunnel.expect_closed();
-    proxy.await_count("b", 2);
-    let mut response = 503;
-    eventually("its place is free again", || {
-        response = Client::request(&proxy, UPGRADE).read_head().status();
-        response == 101
+    // Two seconds after the upgrade it is.
+    on_time(Duration::from_millis(300), || {
+        let (proxy, app) = (Proxy::start(), tunnels());
+        let clock = Stopwatch::start();
+        let agent = Upgraded::start(&[
+            "--to",
+            &app.to(),
+            "-n2",
+            "--tunnels=1",
+            "--upgrade-timeout=1s",
+            "--grace=1s",
+            &at(&proxy),
+        ]);
+        proxy.await_count("b", 2);
+        let mut tunnel = Client::request(&proxy, UPGRADE);
+        assert_eq!(tunnel.read_head().status(), 101);
+        proxy.await_count("b", 2);
+        let old = agent.upgrade();
+        tunnel.send("still open\r\n\r\n");
+        tunnel.expect_exact("still open\r\n\r\n");
+        // It has the only place, wherever it is.
+        assert_eq!(Client::ask(&proxy, UPGRADE).status(), 503);
+        assert_eq!(ask(&mut Client::connect(&proxy), "/"), "served");
+        await_end(old);
+        clock.assert_passed(Duration::from_secs(2));
+        tunnel.expect_closed();
+        proxy.await_count("b", 2);
+        let mut response = 503;
+        eventually("its place is free again", || {
+            response = Client::request(&proxy, UPGRADE).read_head().status();
+            response == 101
+        });
     });
 }
 

@@ -1,7 +1,7 @@
 //! Clients that read nothing, where the kernel keeps next to nothing for them.
 
 use super::network::alone;
-use crate::common::{Bridge, Client, Proxy, Stopwatch, eventually, under_way};
+use crate::common::{Bridge, Client, Proxy, Stopwatch, eventually, on_time, under_way};
 use std::fs;
 use std::time::Duration;
 
@@ -51,13 +51,18 @@ fn a_client_that_does_not_read_is_given_up_while_its_request_waits_to_be_sent_ag
         return;
     }
     small_buffers();
-    let proxy = Proxy::with("body-timeout 1s");
-    let clock = Stopwatch::start();
-    let (client, mut dying) = under_way(&proxy);
-    let hint = format!("HTTP/1.1 103 Early Hints\r\nX: {}\r\n\r\n", "x".repeat(15_000));
-    (0..32).for_each(|_| dying.send(&hint));
-    drop(dying);
-    eventually("the client is given up", || proxy.info().number(&["totals", "connections"]) == 0);
-    clock.assert_passed(Duration::from_secs(1));
-    assert!(!client.is_closed(), "it has been sent something, which it has not read");
+    // Until the backend has died, the client is not to be given up.
+    on_time(Duration::from_millis(200), || {
+        let proxy = Proxy::with("body-timeout 1s");
+        let clock = Stopwatch::start();
+        let (client, mut dying) = under_way(&proxy);
+        let hint = format!("HTTP/1.1 103 Early Hints\r\nX: {}\r\n\r\n", "x".repeat(15_000));
+        (0..32).for_each(|_| dying.send(&hint));
+        drop(dying);
+        eventually("the client is given up", || {
+            proxy.info().number(&["totals", "connections"]) == 0
+        });
+        clock.assert_passed(Duration::from_secs(1));
+        assert!(!client.is_closed(), "it has been sent something, which it has not read");
+    });
 }

@@ -51,7 +51,7 @@ pub fn requests_are_served_over_tls(language: Language) {
     proxy.await_count("b", 2);
     program.terminate();
     program.await_end();
-    assert_eq!(proxy.count("b") + proxy.count("B"), 0);
+    proxy.await_no_bridges();
     let count = |name: &str| proxy.info().number(&["counters", name]);
     assert_eq!(count("leaves"), 1);
     assert_eq!((count("admitted_by_proof"), count("admitted_by_bearer_key")), (2, 0));

@@ -73,7 +73,7 @@ impl Language {
 
     /// Whether its application takes two signals of different kinds for one.
     pub fn takes_sigint(self) -> bool {
-        matches!(self, Language::Wsgi | Language::Asyncio | Language::Hypercorn)
+        matches!(self, Language::Wsgi | Language::Asyncio | Language::Hypercorn | Language::Rack)
     }
 
     /// The module's files.

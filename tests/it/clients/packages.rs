@@ -68,7 +68,8 @@ fn serves(command: &mut Command, hello: &str) {
     }
     program.terminate();
     program.wait_exit();
-    assert_eq!(proxy.count("b") + proxy.count("B"), 0);
+    // A worker that has just been started may have had some that ended with it.
+    proxy.await_no_bridges();
 }
 
 /// pip installs the package, and mypy accepts it and a program that uses it.

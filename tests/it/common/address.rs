@@ -29,6 +29,19 @@ pub fn free_address() -> SocketAddr {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("an option");
     socket.bind(&address.into()).expect("a free port");
+    address_of(&socket)
+}
+
+/// A port of 127.0.0.1 where nobody listens, and nobody can as long as the socket is kept.
+pub fn kept_port() -> (Socket, u16) {
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&address.into()).expect("a free port");
+    let port = address_of(&socket).port();
+    (socket, port)
+}
+
+fn address_of(socket: &Socket) -> SocketAddr {
     let found = socket.local_addr().expect("its address");
     found.as_socket().expect("an address of IPv4")
 }

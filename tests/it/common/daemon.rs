@@ -30,7 +30,9 @@ impl Daemon {
 
     /// Writes them anew, for a reload or a second start.
     pub fn set(&self, settings: &str) {
-        let common = "daemonize yes\nworkers 2\npidfile {dir}/pid\nlog-file {dir}/log\ninfo-host info.test\n";
+        // A test on a busy machine may take longer to acknowledge a request than backends have by default.
+        let common = "daemonize yes\nworkers 2\npidfile {dir}/pid\nlog-file {dir}/log\ninfo-host info.test\n\
+                      bridge-ack-timeout 30s\n";
         let settings = format!("{common}{settings}\n")
             .replace("{dir}", &self.dir.path().display().to_string());
         self.dir.write("conf", &settings);

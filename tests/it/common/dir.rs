@@ -1,8 +1,10 @@
 //! A directory for the files of one test.
 
+use super::run_well;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Files that programs take only if nobody else can read them.
@@ -32,10 +34,13 @@ impl Dir {
     /// script can be run.
     pub fn write(&self, name: &str, contents: &str) -> PathBuf {
         let path = self.0.join(name);
-        std::fs::write(&path, contents).expect("a file of the test");
         if contents.starts_with("#!") {
-            let mode = Permissions::from_mode(0o755);
-            std::fs::set_permissions(&path, mode).expect("a script of the test's own");
+            // By another process: a child that another test starts just then must not have it open, or
+            // it could not be run.
+            let line = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
+            run_well(Command::new("sh").args(["-c", line]).arg(&path).arg(contents));
+        } else {
+            std::fs::write(&path, contents).expect("a file of the test");
         }
         if SECRET.contains(&name.trim_end_matches(".new")) {
             let mode = Permissions::from_mode(0o600);

@@ -3,7 +3,7 @@
 
 use super::{DEADLINE, own_address};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// How long the listening socket may outlive the first connection.
@@ -61,6 +61,9 @@ impl Dying {
         let others = (1..count).map_while(|_| self.accepted(until));
         let others: Vec<TcpStream> = first.into_iter().chain(others).collect();
         drop(others);
+        // To close it would not be enough: a child that another test is just starting may hold it for a
+        // moment longer. On Linux this ends the listening.
+        let _ = socket2::SockRef::from(&self.0).shutdown(Shutdown::Both);
         drop(self);
         begun.elapsed() < KILLED_WITHIN
     }

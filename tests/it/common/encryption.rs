@@ -10,7 +10,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,9 +68,12 @@ pub(super) fn note_plain(address: SocketAddr) {
 }
 
 /// A process is about to end, or has ended. The kernel may give its ports to others, whose logs
-/// nobody notes.
+/// nobody notes; but not at an address that one test has for itself, where the next program listens.
 pub(super) fn forget(process: u32) {
-    encrypted_listeners().retain(|_, of| *of != process);
+    let is_shared = |address: &SocketAddr| {
+        [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].contains(&address.ip())
+    };
+    encrypted_listeners().retain(|address, of| *of != process || !is_shared(address));
 }
 
 /// Whether the listener at this address speaks TLS.

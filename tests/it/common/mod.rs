@@ -35,7 +35,7 @@ mod systemd;
 mod tls_relay;
 mod wire;
 
-pub use address::{free_address, own_address};
+pub use address::{free_address, kept_port, own_address};
 pub use agent::{Agent, at};
 pub use app::{After, App, Gate, Seen, ok, serve_unix};
 pub use asking::{Asking, Ends};
@@ -123,7 +123,8 @@ pub fn let_pass(time: Duration) {
 
 /// Runs a test that must go on within `limit` of what it did last, or the proxy is right to end
 /// something. If it fails after this machine has let a thread oversleep by that much, it has shown
-/// nothing, and is run again.
+/// nothing, and is run again. A process that is late by less than 20 ms would not be noticed, so with a
+/// `limit` below that it is run again whenever it fails.
 pub fn on_time(limit: Duration, test: impl Fn()) {
     /// A machine that is late each time may as well be the proxy's fault.
     const ATTEMPTS: usize = 5;

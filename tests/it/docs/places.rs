@@ -2,7 +2,8 @@
 //! its own in their place, so that it needs nothing and disturbs nobody.
 
 use crate::common::{Dir, own_address};
-use std::net::{IpAddr, TcpListener};
+use socket2::{Domain, Socket, Type};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 /// The ports that the pages use.
@@ -28,15 +29,28 @@ pub struct Places {
 impl Places {
     pub fn new() -> Places {
         let address = own_address();
-        // All are open at the same time, so they differ.
-        let listeners = PORTS.iter().map(|_| TcpListener::bind((address, 0)).expect("a free port"));
-        let listeners: Vec<TcpListener> = listeners.collect();
-        let port = |listener: &TcpListener| listener.local_addr().expect("its address").port();
-        Places { address, ports: listeners.iter().map(port).collect(), dir: Dir::new() }
+        // All are open at the same time, so they differ. None of them listens, as in `free_address`.
+        let bound = |_: &&str| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.set_reuse_address(true).expect("an option");
+            socket.bind(&SocketAddr::from((address, 0)).into()).expect("a free port");
+            socket
+        };
+        let sockets: Vec<Socket> = PORTS.iter().map(bound).collect();
+        let port = |socket: &Socket| {
+            let found = socket.local_addr().expect("its address");
+            found.as_socket().expect("an address of IPv4").port()
+        };
+        Places { address, ports: sockets.iter().map(port).collect(), dir: Dir::new() }
     }
 
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Puts a file into the directory.
+    pub fn write(&self, name: &str, contents: &str) {
+        self.dir.write(name, contents);
     }
 
     /// The text with the test's own.

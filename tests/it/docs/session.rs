@@ -5,7 +5,6 @@ use super::places::Places;
 use crate::common::{DEADLINE, Proxy, run_well, skipped};
 use std::fmt::Write;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -119,9 +118,7 @@ impl<'b> Session<'b> {
              esac\nexec {proxy} \"$@\"\n",
             socket.display()
         );
-        let place = dir.join("bin/cloudbridge");
-        fs::write(&place, wrapper).expect("a file of the test");
-        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("its mode");
+        self.places.write("bin/cloudbridge", &wrapper);
         run_well(Command::new(key).arg("add").arg(dir.join("etc/cloudbridge/secrets")));
         let shipped = super::root().join("conf/cloudbridge.conf");
         fs::copy(shipped, dir.join("etc/cloudbridge/cloudbridge.conf")).expect("the settings");

@@ -114,6 +114,9 @@ fn all_requests_for_a_host_go_to_one_proxy() {
                 bridge.serve_to(&mut client, "served");
             }
         }
+        // Those of two hosts would be two slots, and the weight another.
+        drop(bridges);
+        pair.proxies.iter().for_each(Proxy::await_no_bridges);
     }
 }
 

@@ -330,11 +330,18 @@ fn prometheus_reads_the_metrics() {
     let _second = Bridge::park(&proxy, &["idle.test"]);
     let mut client = Client::get(&proxy, "busy.test", "/");
     first.serve_to(&mut client, "served");
-    // A response is counted once it has been passed on.
+    // A response is counted once it has been passed on; then its bridge is parked, and the bytes are told at
+    // the end of the turn.
+    let awaited = [
+        "{host=\"busy.test\",code=\"2xx\"} 1\n",
+        "{host=\"other\",state=\"parked\"} 1\n",
+        "{kind=\"bridge_parked\"} 2\n",
+        "{direction=\"sent\"} 44\n",
+    ];
     let mut text = String::new();
     eventually("it is counted", || {
         text = ask(&proxy, "GET /metrics", "").text();
-        text.contains("{host=\"busy.test\",code=\"2xx\"} 1\n")
+        awaited.iter().all(|line| text.contains(line))
     });
     let script = "import sys\n\
                   from prometheus_client.openmetrics.parser import text_string_to_metric_families\n\

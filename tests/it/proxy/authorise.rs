@@ -279,12 +279,13 @@ fn a_bridge_with_one_question_too_many_comes_later() {
 fn a_backend_that_goes_or_speaks_while_it_waits_is_closed() {
     let app = App::start(|_| answer(YES, None));
     let held = app.hold();
-    let proxy = guarded(&url(&app), "");
+    let proxy = guarded(&url(&app), "log-level debug");
     let mut speaks = Bridge::connect(&proxy);
     speaks.send(registration("b.test"));
     let mut goes = Bridge::connect(&proxy);
     goes.send(registration("b.test"));
-    eventually("it is asked", || proxy.metric("cloudbridge_authorise_waiting") == 1);
+    eventually("both wait", || proxy.log().matches("the program is asked").count() == 2);
+    assert_eq!(proxy.metric("cloudbridge_authorise_waiting"), 1);
     speaks.send("GET / HTTP/1.1\r\n\r\n");
     assert_eq!(speaks.read_refusal().text(), "nothing may follow a BRIDGE request\n");
     drop(goes);

@@ -154,7 +154,8 @@ fn many_clients_of_one_source_are_nearly_even() {
 
 #[test]
 fn a_silent_client_that_was_moved_has_its_deadline() {
-    let proxy = Proxy::with("head-timeout 2s");
+    // All that are opened until one is passed are silent meanwhile.
+    let proxy = Proxy::with("head-timeout 5s");
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let bridge = RefCell::new(&mut bridge);
     // The others have made a request, and may be idle for longer.
@@ -282,7 +283,8 @@ fn connections_per_address_holds_while_clients_move() {
     await_clients(&proxy, MOST as u64);
     assert!(passed(&proxy) > before);
     Client::connect(&proxy).expect_closed();
-    assert_eq!(loads(&proxy).iter().sum::<u64>() as usize, MOST);
+    // If that one was passed, it counts as on its way for a moment longer.
+    await_clients(&proxy, MOST as u64);
     drop((hot, more));
     eventually("all have gone", || loads(&proxy) == [0, 0]);
     let _again = Client::connect(&proxy);

@@ -1,8 +1,9 @@
 //! `cloudbridge ctl`: an operator changes what a running proxy does.
 
 use crate::common::{Bridge, Client, Proxy, Setup, eventually};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 /// A proxy with an admin listener at a Unix socket.
@@ -115,6 +116,8 @@ fn a_dropped_backend_loses_its_bridges_at_once_and_its_requests_go_on() {
 fn scripts_wait_for_slots() {
     let proxy = with_socket();
     let _first = Bridge::park(&proxy, &["a.test"]);
+    // A bridge is free soon after its registration was accepted.
+    assert_eq!(ctl(&proxy, &["wait", "a.test"]), (0, "1 free\n".to_owned()));
     let short = ctl(&proxy, &["wait", "a.test", "-n", "2", "--timeout", "0"]);
     assert_eq!(short, (1, "cloudbridge ctl: only 1 free in time\n".to_owned()));
     let (code, said) = std::thread::scope(|scope| {
@@ -172,9 +175,12 @@ fn the_socket_is_the_owner_s_and_a_dead_one_is_replaced() {
     let output = command.arg("-c").arg(rival).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("Address already in use"), "{said}");
-    // What a killed process leaves behind.
+    // What a killed process leaves behind. It has never listened: a child that another test is just starting
+    // may hold it for a moment longer, and it must not seem alive.
     let dead = proxy.dir().join("dead.sock");
-    drop(UnixListener::bind(&dead).unwrap());
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    socket.bind(&SockAddr::unix(&dead).unwrap()).unwrap();
+    drop(socket);
     let setup = format!("listen 127.0.0.1:0\nlisten unix:{} clients mode=0666", dead.display());
     let next = Setup::new().settings(&setup).start();
     let mut bridge = Bridge::park(&next, &["a.test"]);

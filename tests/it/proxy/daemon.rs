@@ -97,7 +97,7 @@ fn daemon_reports_bad_settings_before_it_forks() {
     let daemon = Daemon::new("nonsense yes");
     let output = daemon.launch();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("conf:6: "), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("conf:7: "), "{output:?}");
 }
 
 #[test]

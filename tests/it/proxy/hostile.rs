@@ -266,6 +266,9 @@ fn a_body_with_bad_chunks_is_refused_and_never_ends_for_the_backend() {
         } else {
             bridge.assert_untouched(&proxy, "a.test");
         }
+        // It must not be asked next.
+        drop(bridge);
+        proxy.await_no_bridges();
     }
 }
 

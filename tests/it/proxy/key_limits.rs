@@ -2,7 +2,7 @@
 
 use crate::common::{
     A_SECOND, Agent, B_SECOND, Bridge, Client, Proxy, Setup, Stopwatch, at, eventually, keyed,
-    narrow, pattern, pattern_differs,
+    narrow, on_time, pattern, pattern_differs,
 };
 use std::time::{Duration, Instant};
 
@@ -203,21 +203,26 @@ fn bytes_a_second_are_paced_over_all_exchanges_of_a_key() {
 #[test]
 fn what_goes_up_counts_with_what_goes_down_and_tunnels_too() {
     const PART: usize = 64 * KIB;
-    let proxy = guarded("key-limits * bytes-per-second=64k\nbody-timeout 1s\ntunnel-timeout 1s");
-    let clock = Stopwatch::start();
-    let mut bridge = park(&proxy, "b.test", B_SECOND);
-    let mut client = Client::request(
-        &proxy,
-        "GET / HTTP/1.1\r\nHost: b.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
-    );
-    bridge.accept_request();
-    bridge.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
-    assert_eq!(client.read_head().status(), 101);
-    client.send(pattern(0, PART));
-    assert_eq!(pattern_differs(0, &bridge.read_exactly(PART)), None);
-    bridge.send(pattern(0, 2 * PART));
-    assert_eq!(pattern_differs(0, &client.read_exactly(2 * PART)), None);
-    clock.assert_passed(Duration::from_millis(1700));
+    // A tunnel that is silent for a second is closed.
+    on_time(Duration::from_secs(1), || {
+        let proxy =
+            guarded("key-limits * bytes-per-second=64k\nbody-timeout 1s\ntunnel-timeout 1s");
+        let clock = Stopwatch::start();
+        let mut bridge = park(&proxy, "b.test", B_SECOND);
+        let mut client = Client::request(
+            &proxy,
+            "GET / HTTP/1.1\r\nHost: b.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+        );
+        bridge.accept_request();
+        bridge
+            .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+        assert_eq!(client.read_head().status(), 101);
+        client.send(pattern(0, PART));
+        assert_eq!(pattern_differs(0, &bridge.read_exactly(PART)), None);
+        bridge.send(pattern(0, 2 * PART));
+        assert_eq!(pattern_differs(0, &client.read_exactly(2 * PART)), None);
+        clock.assert_passed(Duration::from_millis(1700));
+    });
 }
 
 /// A peer that has gone is noticed while its exchange rests.

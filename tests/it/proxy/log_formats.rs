@@ -249,6 +249,8 @@ fn a_line_says_who_ended_the_request_and_when() {
     Bridge::park(&proxy, &["a.test"]).accept_request();
     Bridge::park(&proxy, &["a.test"]).serve_to(&mut client, "at last");
     check("200 done - 2 GET /5 HTTP/1.1");
+    // No attempt is to be made with that bridge.
+    proxy.await_no_bridges();
     // A response that breaks off.
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::request(&proxy, post("/6"));
@@ -298,6 +300,8 @@ fn times_are_those_of_the_phases() {
     let clock = Stopwatch::start();
     let mut client = Client::request(&proxy, "GET / HTTP/1.1\r\nHost: a.t");
     proxy.await_count("?", 1);
+    // What has come is read soon after the connection was accepted.
+    proxy.await_asleep();
     let_pass(LATE);
     client.send("est\r\n\r\n");
     proxy.await_count("c", 1);

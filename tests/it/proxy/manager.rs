@@ -2,6 +2,7 @@
 
 use crate::common::{
     App, Bridge, Client, Json, Proxy, Run, Setup, Stopwatch, child_of, eventually, is_alive, ok,
+    on_time,
 };
 use std::fs;
 use std::process::Command;
@@ -40,20 +41,24 @@ fn a_server_is_told_who_waits_and_the_bridge_that_comes_serves() {
     let line = format!("site a.test,b.test manager=http://{}/start?k=v", app.to());
     let proxy = Proxy::with(&line);
     let mut client = Client::get(&proxy, "A.test", "/path");
-    eventually("a call", || asked.lock().unwrap().len() == 1);
+    eventually("a call", || !asked.lock().unwrap().is_empty());
     let mut bridge = Bridge::park(&proxy, &["a.test", "b.test"]);
     assert_eq!(bridge.accept_request().start, "GET /path HTTP/1.1");
     // It is busy, so the next request is another reason to call.
     let mut second = Client::get(&proxy, "b.test", "/");
-    eventually("another call", || asked.lock().unwrap().len() == 2);
+    eventually("another call", || {
+        asked.lock().unwrap().iter().any(|call| call.contains("&host=b.test"))
+    });
     bridge.respond_to(&mut client, "first");
     bridge.serve_to(&mut second, "second");
     let facts = "waiting=1&connected";
+    // A request that waits for longer than a second is called for again.
+    let asked = asked.lock().unwrap();
     assert_eq!(
-        *asked.lock().unwrap(),
+        [&asked[0], asked.last().unwrap()],
         [
-            format!("/start?k=v&site=a.test&host=a.test&{facts}=0&reason=no-backend"),
-            format!("/start?k=v&site=a.test&host=b.test&{facts}=1&reason=busy"),
+            &format!("/start?k=v&site=a.test&host=a.test&{facts}=0&reason=no-backend"),
+            &format!("/start?k=v&site=a.test&host=b.test&{facts}=1&reason=busy"),
         ]
     );
 }
@@ -68,7 +73,7 @@ fn a_lane_that_a_request_does_not_meet_is_no_backend_of_it() {
     let _busy = Client::get(&proxy, "a.test", "/");
     bridge.accept_request();
     let _get = Client::get(&proxy, "a.test", "/");
-    eventually("a call", || asked.lock().unwrap().len() == 1);
+    eventually("a call", || !asked.lock().unwrap().is_empty());
     let _post =
         Client::request(&proxy, "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
     proxy.await_count("c", 2);
@@ -87,7 +92,8 @@ fn a_request_that_finds_a_bridge_is_no_reason_to_call() {
     let proxy = Proxy::with(&format!("site a.test manager=http://{}", app.to()));
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     for _ in 0..3 {
-        proxy.await_count("b", 1);
+        // Its 100 or its last response may be here before a request can find it.
+        eventually("it is parked", || proxy.info().number(&["totals", "parked"]) == 1);
         let mut client = Client::get(&proxy, "a.test", "/");
         bridge.serve_to(&mut client, "served");
     }
@@ -100,16 +106,17 @@ fn each_host_of_a_wildcard_is_called_for() {
     let proxy =
         Proxy::with(&format!("unknown-host 404\nsite *.apps.test manager=http://{}", app.to()));
     let _one = Client::get(&proxy, "one.apps.test", "/");
-    eventually("a call", || asked.lock().unwrap().len() == 1);
+    eventually("a call", || !asked.lock().unwrap().is_empty());
     let _two = ["/x", "/y"].map(|path| Client::get(&proxy, "two.apps.test", path));
     proxy.await_count("c", 3);
-    eventually("a call for the other", || asked.lock().unwrap().len() == 2);
     let facts = |host, waiting| {
         format!(
             "/?site=%2A.apps.test&host={host}.apps.test&waiting={waiting}&connected=0&reason=no-backend"
         )
     };
-    assert_eq!(*asked.lock().unwrap(), [facts("one", 1), facts("two", 2)]);
+    // Each has its turn, again and again.
+    eventually("a call for the other", || asked.lock().unwrap().contains(&facts("two", 2)));
+    assert_eq!(asked.lock().unwrap()[0], facts("one", 1));
 }
 
 /// The default site gets the requests for all other names; its backends are those of the site.
@@ -119,9 +126,10 @@ fn a_default_site_is_called_for_once() {
     let proxy = Proxy::with(&format!("site a.test default manager=http://{}", app.to()));
     let _clients = ["x.test", "y.test"].map(|host| Client::get(&proxy, host, "/"));
     proxy.await_count("c", 2);
-    eventually("a second call", || asked.lock().unwrap().len() == 2);
-    let asked = asked.lock().unwrap();
-    assert!(asked[1].contains("&waiting=2&connected=0"), "{asked:?}");
+    eventually("a call for both", || {
+        let asked = asked.lock().unwrap();
+        asked.iter().any(|call| call.contains("&waiting=2&connected=0"))
+    });
 }
 
 /// Three calls cannot be made in less than two seconds, over both workers, and none begins while
@@ -134,7 +142,7 @@ fn calls_are_a_second_apart_and_one_at_a_time() {
     let proxy = setup.start();
     let clock = Stopwatch::start();
     let _clients: Vec<_> = (0..20).map(|_| Client::get(&proxy, "a.test", "/")).collect();
-    eventually("three calls", || number(&proxy, "a.test", "calls") == 3);
+    eventually("three calls", || number(&proxy, "a.test", "calls") >= 3);
     clock.assert_passed(Duration::from_millis(2400));
     assert!(!proxy.dir().join("overlaps").exists());
 }
@@ -150,7 +158,7 @@ fn calls_of_two_sites_do_not_wait_for_each_other() {
     let _slow = Client::get(&proxy, "slow.test", "/");
     eventually("a call", || number(&proxy, "slow.test", "calls") == 1);
     let _quick = Client::get(&proxy, "a.test", "/");
-    eventually("the other's call", || asked.lock().unwrap().len() == 1);
+    eventually("the other's call", || !asked.lock().unwrap().is_empty());
 }
 
 #[test]
@@ -168,14 +176,15 @@ fn a_request_waits_for_manager_timeout_and_then_gets_503() {
 #[test]
 fn a_failure_is_logged_and_counted() {
     let script = "#!/bin/sh\necho \"no $SITE today\" >&2\nexit 3\n";
-    let settings = "site a.test manager-timeout=5s manager=exec:{dir}/start";
+    // It is over before our own words come a second time.
+    let settings = "site a.test manager-timeout=8s manager=exec:{dir}/start";
     let proxy = Setup::new().file("start", script).settings(settings).start();
     let _client = Client::get(&proxy, "a.test", "/");
-    eventually("two failures", || number(&proxy, "a.test", "failures") == 2);
+    eventually("two failures", || number(&proxy, "a.test", "failures") >= 2);
     let failed = "it has ended with exit status: 3";
     assert_eq!(last_failure(&proxy, "a.test"), failed);
     // Its own words, each time; ours once in ten seconds.
-    eventually("both are logged", || proxy.log().matches("no a.test today\n").count() == 2);
+    eventually("both are logged", || proxy.log().matches("no a.test today\n").count() >= 2);
     let path = proxy.dir().display().to_string();
     let line = format!("site a.test: its manager exec:{path}/start: {failed}");
     proxy.await_log(&line);
@@ -238,13 +247,15 @@ fn started_by(proxy: &Proxy) -> u32 {
 
 #[test]
 fn a_program_that_hangs_is_killed_with_all_that_it_has_started() {
-    let settings = "site a.test manager-timeout=1s manager=exec:{dir}/start";
+    // Time enough for it to start something on a machine that is busy.
+    let settings = "site a.test manager-timeout=3s manager=exec:{dir}/start";
     let proxy = Setup::new().file("start", HANGS).settings(settings).start();
     let mut client = Client::get(&proxy, "a.test", "/");
     let started = started_by(&proxy);
     client.read_response().assert_own_reply(503);
     eventually("it is killed", || !is_alive(started));
     eventually("no child is left", || child_of(proxy.id()).is_none());
+    eventually("it has failed", || number(&proxy, "a.test", "failures") > 0);
     assert_eq!(last_failure(&proxy, "a.test"), "it took too long, and was killed");
 }
 
@@ -278,15 +289,18 @@ fn a_reload_changes_who_is_called_for_those_who_wait() {
 /// A connection to a server is made in a moment; the manager is for what is not there.
 #[test]
 fn a_server_that_is_dialled_is_no_reason_to_call() {
-    let (app, asked) = server();
-    let dialled = App::start(|_| ok("dialled"));
-    let line = format!("site a.test servers={} manager=http://{}", dialled.to(), app.to());
-    let proxy = Proxy::with(&line);
-    assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "dialled");
-    drop(dialled);
-    let _client = Client::get(&proxy, "a.test", "/");
-    eventually("a call", || asked.lock().unwrap().len() == 1);
-    assert_eq!(proxy.info().number(&["counters", "manager_calls"]), 1);
+    // It has a quarter of a second.
+    on_time(Duration::from_millis(100), || {
+        let (app, asked) = server();
+        let dialled = App::start(|_| ok("dialled"));
+        let line = format!("site a.test servers={} manager=http://{}", dialled.to(), app.to());
+        let proxy = Proxy::with(&line);
+        assert_eq!(Client::get(&proxy, "a.test", "/").read_response().text(), "dialled");
+        assert_eq!(proxy.info().number(&["counters", "manager_calls"]), 0);
+        drop(dialled);
+        let _client = Client::get(&proxy, "a.test", "/");
+        eventually("a call", || !asked.lock().unwrap().is_empty());
+    });
 }
 
 #[test]

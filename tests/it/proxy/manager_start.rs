@@ -38,7 +38,7 @@ exec 8>lock
 flock -n 8 || exit 0
 echo x >>starts
 (python3 application.py \"$(cat address)\" <pipe & exec 7>pipe
- AGENT -n 8 --host \"$HOST\" --exit-idle 1s --to \"$(cat address)\" PROXY) >>unit.log 2>&1 </dev/null &
+ AGENT -n 8 --host \"$HOST\" --exit-idle 3s --to \"$(cat address)\" PROXY) >>unit.log 2>&1 </dev/null &
 ";
 
 /// How often the unit has been started.

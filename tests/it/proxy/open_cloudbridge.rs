@@ -2,7 +2,7 @@
 //! page with them, and sees what the proxy knows of it.
 
 use crate::common::{
-    Agent, App, Browser, Client, Message, Process, Wire, eventually, installed, is_alive, ok,
+    Agent, App, Browser, Client, Message, Process, child_of, eventually, installed, is_alive, ok,
     quoted, run_well,
 };
 use std::net::SocketAddr;
@@ -132,6 +132,7 @@ fn a_visitor_gets_a_name_and_a_key_and_serves_a_page() {
     }
     enter(&mut browser, "#name", "shop");
     browser.wait_text("#host", "shop.cloud.localhost");
+    browser.wait(COMPLETE);
     browser.picture("open-cloudbridge-key");
     let key = browser.eval("document.querySelector('#key').value");
     let key = key.as_str().expect("a key").to_owned();
@@ -175,15 +176,21 @@ fn a_visitor_gets_a_name_and_a_key_and_serves_a_page() {
         is_refused()
     });
     assert_eq!(example.get("others.cloud.localhost").text(), "other");
+    // Its first child. Another program may have its port as soon as it has ended.
+    let proxy = child_of(example.process.id()).expect("the proxy");
     example.process.terminate();
     assert!(example.process.wait_exit().success());
-    assert!(Wire::try_connect(example.address).is_none(), "the proxy has ended, too");
+    assert!(!is_alive(proxy), "the proxy has ended, too");
     assert!(!Path::new(&example.files).exists(), "its files have gone");
 }
+
+/// The page is there to its end, and not only what has been waited for.
+const COMPLETE: &str = "document.readyState === 'complete'";
 
 /// Writes into a field of a form, and sends the form.
 #[track_caller]
 fn enter(browser: &mut Browser, field: &str, text: &str) {
+    browser.wait(COMPLETE);
     browser.eval(&format!("document.querySelector({}).value = ''", quoted(field)));
     // The browser itself would not send what the form does not allow.
     browser.eval(&format!("document.querySelector({}).form.noValidate = true", quoted(field)));

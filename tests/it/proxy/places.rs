@@ -3,7 +3,7 @@
 
 use super::upgrade::{Upgraded, await_end};
 use crate::common::{
-    ACK, Bridge, Client, Json, Message, Proxy, SWITCH, TOKEN, Wire, eventually, let_pass,
+    ACK, Bridge, Client, Json, Message, Proxy, SWITCH, TOKEN, Wire, eventually, let_pass, on_time,
 };
 use std::time::{Duration, Instant};
 
@@ -268,34 +268,32 @@ fn a_backend_that_has_not_announced_places_may_say_nothing() {
 #[test]
 fn a_request_that_is_given_back_goes_to_another_bridge_at_once_and_the_bridge_stays() {
     let proxy = Proxy::start();
-    for (number, request) in [
+    for (number, request) in (0..).zip([
         "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a.test\r\n\r\n",
         PAY,
         "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n100\r\n0\r\n\r\n",
-    ]
-    .iter()
-    .enumerate()
-    {
+    ]) {
         let (mut bridge, mut client) = reused(&proxy);
         client.send(request);
         let first = take(&mut bridge);
         let mut other = of_other(&proxy);
-        bridge.send(given_back(0, 18));
+        let at = 18 + 2 * number;
+        bridge.send(given_back(0, at));
         let second = other.accept_request();
         assert_eq!((&second.head, &second.body), (&first.head, &first.body));
         other.respond_to(&mut client, "served");
-        assert_eq!(given_back_so_far(&proxy), number as u64 + 1);
+        assert_eq!(given_back_so_far(&proxy), number + 1);
         drop(other);
         await_slots(&proxy, 0, 1);
         // It is as good as before.
-        bridge.send(places(1, 19));
+        bridge.send(places(1, at + 1));
         await_slots(&proxy, 1, 0);
         client.send(PAY);
         assert_eq!(take(&mut bridge).text(), "100");
         bridge.respond_to(&mut client, "paid");
         drop(bridge);
-        await_slots(&proxy, 0, 0);
+        proxy.await_no_bridges();
     }
 }
 
@@ -392,10 +390,11 @@ fn a_backend_that_contradicts_itself_gets_the_request_more_and_more_rarely() {
     // The next request has nothing to do with that; and a message ends the rest.
     await_slots(&proxy, 1, 0);
     client.send(PAY);
-    for at in [5, 7, 9, 11, 13, 15, 17, 19, 21, 23] {
+    for (so_far, at) in (5..).zip([5, 7, 9, 11, 13, 15, 17, 19, 21, 23]) {
         take(&mut bridge);
         bridge.send(given_back(1, at));
-        proxy.await_count("c", 1);
+        // The request itself waits for some milliseconds only.
+        eventually("it rests", || given_back_so_far(&proxy) == so_far);
         bridge.send(places(1, at + 1));
     }
     assert_eq!(take(&mut bridge).text(), "100");
@@ -467,7 +466,7 @@ fn a_report_without_valid_places_closes_the_bridge_as_before() {
         let mut other = Bridge::park(&proxy, &["a.test"]);
         other.serve_to(&mut client, "other");
         drop(other);
-        await_slots(&proxy, 0, 0);
+        proxy.await_no_bridges();
     }
     let info = proxy.info();
     assert_eq!(info.number(&["counters", "retries"]), 3);
@@ -547,7 +546,7 @@ fn a_backend_without_places_is_told_how_long_requests_wait() {
     });
     let telling = &mut bridges[telling.unwrap()];
     let waited = told(&telling.read_head());
-    assert!(waited.is_some_and(|waited| waited < 1_000), "{waited:?}");
+    assert!(waited.is_some_and(|waited| waited < 5_000), "{waited:?}");
     // The client goes: none waits any more.
     drop(client);
     assert_eq!(told(&telling.read_head()), None);
@@ -672,30 +671,32 @@ fn whole_messages_may_follow_a_response_and_nothing_else() {
 
 #[test]
 fn a_bridge_in_the_middle_of_a_message_gets_no_request_before_its_end() {
-    let proxy = Proxy::start();
-    let message = places(1, 1);
-    for split in [1, 30, 60, message.len() - 1] {
-        let (mut bridge, mut client) = reused(&proxy);
-        let (begin, end) = message.split_at(split);
-        bridge.send(begin);
+    on_time(Duration::from_millis(250), || {
+        let proxy = Proxy::start();
+        let message = places(1, 1);
+        for split in [1, 30, 60, message.len() - 1] {
+            let (mut bridge, mut client) = reused(&proxy);
+            let (begin, end) = message.split_at(split);
+            bridge.send(begin);
+            await_slots(&proxy, 0, 0);
+            client.send_get("a.test", "/");
+            proxy.await_count("c", 1);
+            bridge.send(end);
+            take(&mut bridge);
+            bridge.respond_to(&mut client, "served");
+            drop(bridge);
+            proxy.await_no_bridges();
+        }
+        // The other half must come within a second, and be one.
+        let (mut bridge, _client) = reused(&proxy);
+        bridge.send(&message[..60]);
+        bridge.expect_closed();
+        let (mut bridge, _client) = reused(&proxy);
+        bridge.send(&message[..60]);
         await_slots(&proxy, 0, 0);
-        client.send_get("a.test", "/");
-        proxy.await_count("c", 1);
-        bridge.send(end);
-        take(&mut bridge);
-        bridge.respond_to(&mut client, "served");
-        drop(bridge);
-        proxy.await_no_bridges();
-    }
-    // The other half must come within a second, and be one.
-    let (mut bridge, _client) = reused(&proxy);
-    bridge.send(&message[..60]);
-    bridge.expect_closed();
-    let (mut bridge, _client) = reused(&proxy);
-    bridge.send(&message[..60]);
-    await_slots(&proxy, 0, 0);
-    bridge.send("HTTP/1.1 200 OK\r\n\r\n");
-    bridge.expect_closed();
+        bridge.send("HTTP/1.1 200 OK\r\n\r\n");
+        bridge.expect_closed();
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A bridge after its first exchange: it parks again and gets the next request, or it is closed.
 
-use crate::common::{Bridge, Client, Proxy, let_pass, under_way};
+use crate::common::{Bridge, Client, Proxy, let_pass, on_time, under_way};
 use std::time::Duration;
 
 /// One exchange on a fresh bridge that is answered with these bytes.
@@ -81,20 +81,22 @@ fn a_bridge_is_not_used_in_the_last_second_of_its_keep_alive_timeout() {
 
 #[test]
 fn a_bridge_is_used_before_the_last_second_of_its_keep_alive_timeout_and_then_closed() {
-    let proxy = Proxy::start();
-    let mut bridge = answered_with(
-        &proxy,
-        "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60, max=100\r\nContent-Length: 0\r\n\r\n",
-    );
-    let mut client = Client::get(&proxy, "a.test", "/soon");
-    bridge.accept_request();
-    bridge.send("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n");
-    assert_eq!(client.read_response().status(), 200);
-    let_pass(Duration::from_millis(1600));
-    let mut fresh = Bridge::park(&proxy, &["a.test"]);
-    client.send_get("a.test", "/late");
-    assert_eq!(fresh.serve_to(&mut client, "fresh"), "GET /late HTTP/1.1");
-    bridge.expect_closed();
+    on_time(Duration::from_millis(250), || {
+        let proxy = Proxy::start();
+        let mut bridge = answered_with(
+            &proxy,
+            "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60, max=100\r\nContent-Length: 0\r\n\r\n",
+        );
+        let mut client = Client::get(&proxy, "a.test", "/soon");
+        bridge.accept_request();
+        bridge.send("HTTP/1.1 200 OK\r\nKeep-Alive: timeout=2\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(client.read_response().status(), 200);
+        let_pass(Duration::from_millis(1600));
+        let mut fresh = Bridge::park(&proxy, &["a.test"]);
+        client.send_get("a.test", "/late");
+        assert_eq!(fresh.serve_to(&mut client, "fresh"), "GET /late HTTP/1.1");
+        bridge.expect_closed();
+    });
 }
 
 /// What says that a connection has been authenticated is lost on the proxy; it would lend one

@@ -1,8 +1,9 @@
 //! The command line and the settings file: what starts, what only prints, and how each failure says
 //! in one sentence what is wrong.
 
-use crate::common::{Bridge, Client, Proxy, Run, Setup, skipped};
+use crate::common::{Bridge, Client, Proxy, Run, Setup, on_time, skipped};
 use std::net::TcpListener;
+use std::time::Duration;
 
 /// Fails unless the run ended with an error and one line of complaint that holds all of these.
 #[track_caller]
@@ -123,25 +124,28 @@ fn an_unknown_flag_is_one_sentence() {
     assert_eq!(run.status.code(), Some(2), "{run:?}");
 }
 
+/// Its backends have half a second to acknowledge.
 #[test]
 fn the_originals_command_line_works_as_it_did() {
-    let proxy = Setup::new()
-        .args(&["-s", "{dir}/secrets", "-i", "info.test", "127.0.0.1:0", "127.0.0.1:0"])
-        .file("secrets", "1600000000:second\n")
-        .start_without_file(2);
-    let [first, second] = proxy.addresses()[..] else {
-        panic!("not two listeners: {:?}", proxy.addresses());
-    };
-    proxy.info_host();
-    let mut bridge = Bridge::connect_to(first);
-    bridge.send(
-        "BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\
-         Host-Key: adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test\r\n\r\n",
-    );
-    bridge.expect_exact("HTTP/1.1 100 Continue\r\n\r\n");
-    let mut client = Client::connect_to(second);
-    client.send_get("a.test", "/");
-    bridge.serve_to(&mut client, "met");
+    on_time(Duration::from_millis(250), || {
+        let proxy = Setup::new()
+            .args(&["-s", "{dir}/secrets", "-i", "info.test", "127.0.0.1:0", "127.0.0.1:0"])
+            .file("secrets", "1600000000:second\n")
+            .start_without_file(2);
+        let [first, second] = proxy.addresses()[..] else {
+            panic!("not two listeners: {:?}", proxy.addresses());
+        };
+        proxy.info_host();
+        let mut bridge = Bridge::connect_to(first);
+        bridge.send(
+            "BRIDGE / HTTP/1.1\r\nHost: a.test\r\n\
+             Host-Key: adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test\r\n\r\n",
+        );
+        bridge.expect_exact("HTTP/1.1 100 Continue\r\n\r\n");
+        let mut client = Client::connect_to(second);
+        client.send_get("a.test", "/");
+        bridge.serve_to(&mut client, "met");
+    });
 }
 
 #[test]

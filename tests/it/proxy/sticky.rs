@@ -49,12 +49,14 @@ pub(super) fn assert_alone(proxy: &Proxy, bridge: Bridge, mut other: Bridge) {
     other.assert_untouched(proxy, "a.test");
 }
 
-/// A new client of this bridge, which is the only one parked: its cookie.
+/// A new client of this bridge, which is the only one parked, and is so again: its cookie.
 #[track_caller]
 pub(super) fn newcomer(proxy: &Proxy, bridge: &mut Bridge) -> String {
     let mut client = request(proxy, "");
     bridge.serve("new");
-    set_by(&client.read_response())
+    let cookie = set_by(&client.read_response());
+    proxy.await_count("b", 1);
+    cookie
 }
 
 /// The instance `one`, which is the only one parked, and the cookie of a client of it.
@@ -116,6 +118,8 @@ fn one_that_has_waited_for_its_backend_goes_anywhere_and_gets_a_new_cookie() {
     let of_two = set_by(&response);
     assert_ne!(of_one, of_two);
     one.respond_to(&mut busy, "done");
+    // If it is not parked again in time, another serves.
+    proxy.await_count("b", 2);
     let mut back = request(&proxy, &with(&of_two));
     two.serve_to(&mut back, "two");
 }

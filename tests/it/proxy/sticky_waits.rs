@@ -14,9 +14,9 @@ use std::time::Duration;
 #[test]
 fn a_wait_that_ends_when_a_bridge_has_been_found_is_over() {
     for option in [
-        "sticky=cookie:own sticky-wait=200ms",
-        "sticky=cookie:own waiting-page-after=200ms",
-        "sticky=cookie:own timeout=200ms",
+        "sticky=cookie:own sticky-wait=2s",
+        "sticky=cookie:own waiting-page-after=2s",
+        "sticky=cookie:own timeout=2s",
     ] {
         let proxy = Proxy::with(&format!("workers 1\nsite a.test {option}"));
         let (mut one, of_one) = one_and_its_client(&proxy);
@@ -29,7 +29,7 @@ fn a_wait_that_ends_when_a_bridge_has_been_found_is_over() {
         proxy.await_count("c", 1);
         proxy.signal("STOP");
         one.respond("first");
-        let_pass(Duration::from_millis(300));
+        let_pass(Duration::from_millis(2200));
         proxy.signal("CONT");
         assert_eq!(first.read_response().text(), "first");
         one.serve("second");

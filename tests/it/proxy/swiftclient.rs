@@ -66,6 +66,8 @@ fn the_numbers_of_processes_may_be_decimal_and_large() {
         ("swiftclient7f000001419430403abc", "7f0000014194304"),
     ] {
         backends.push(SwiftclientBackend::park(&proxy, "www.test", preamble));
+        // The site has it for a moment before it has an ID.
+        proxy.await_count("b", backends.len() as u64);
         let info = proxy.info();
         let path = ["sites", "www.test", "backends", id];
         assert_eq!(info.number(&[&path[..], &["bridges"]].concat()), 1);
@@ -233,6 +235,7 @@ fn ids_and_addresses_are_shown_while_they_are_connected() {
     let backend = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
     let _other = SwiftclientBackend::park(&proxy, "www.test", PLAIN);
     let _third = SwiftclientBackend::park(&proxy, "www.test", "swiftclient0a000001000100");
+    proxy.await_count("b", 3);
     let mut client = Client::get(&proxy, "www.test", "/");
     eventually("one of them has a client", || {
         let info = proxy.info();

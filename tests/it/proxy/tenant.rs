@@ -149,7 +149,13 @@ fn failures_are_shown_to_the_host_that_has_them() {
     let key = narrowed(&["--host", "a.b.test"]);
     let other = narrowed(&["--host", "c.b.test"]);
     let _other = park(&proxy, "/", "c.b.test", &other);
-    let mut bridge = park(&proxy, "/", "a.b.test", &key);
+    let park_one = || {
+        let bridge = park(&proxy, "/", "a.b.test", &key);
+        // It is parked just after it has been let in, and a request waits for little.
+        proxy.await_count("b", 2);
+        bridge
+    };
+    let mut bridge = park_one();
     assert_eq!(errors(&proxy, &key), json!([]));
     // It closes with a request that must not be sent again.
     let mut client = Client::connect(&proxy);
@@ -160,7 +166,7 @@ fn failures_are_shown_to_the_host_that_has_them() {
     let mut expected = vec![json!(["backend-closed", "answered", 502, 1])];
     assert_eq!(errors(&proxy, &key), json!(expected));
     // With one that may be, but has had its tries.
-    let mut bridge = park(&proxy, "/", "a.b.test", &key);
+    let mut bridge = park_one();
     let mut client = Client::get(&proxy, "a.b.test", "/");
     bridge.accept_request();
     drop(bridge);
@@ -175,7 +181,7 @@ fn failures_are_shown_to_the_host_that_has_them() {
     expected.insert(0, json!(["no-backend", "answered", 504, 2]));
     assert_eq!(errors(&proxy, &key), json!(expected));
     // One breaks off in the middle of its answer.
-    let mut bridge = park(&proxy, "/", "a.b.test", &key);
+    let mut bridge = park_one();
     let mut client = Client::get(&proxy, "a.b.test", "/");
     bridge.accept_request();
     bridge.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");

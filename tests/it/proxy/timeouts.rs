@@ -27,15 +27,17 @@ fn a_head_that_does_not_end_gets_408() {
 /// head, so the connection is idle, and it is closed as silently as any other.
 #[test]
 fn an_empty_line_behind_a_body_begins_no_head() {
-    let proxy = Proxy::with("head-timeout 1s\nkeepalive-timeout 3s");
-    let mut bridge = Bridge::park(&proxy, &["a.test"]);
-    let post = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc\r\n";
-    let clock = Stopwatch::start();
-    let mut client = Client::request(&proxy, post);
-    bridge.serve_to(&mut client, "one");
-    client.send("\r\n");
-    client.expect_closed();
-    clock.assert_passed(THREE);
+    on_time(SECOND, || {
+        let proxy = Proxy::with("head-timeout 1s\nkeepalive-timeout 3s");
+        let mut bridge = Bridge::park(&proxy, &["a.test"]);
+        let post = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc\r\n";
+        let clock = Stopwatch::start();
+        let mut client = Client::request(&proxy, post);
+        bridge.serve_to(&mut client, "one");
+        client.send("\r\n");
+        client.expect_closed();
+        clock.assert_passed(THREE);
+    });
 }
 
 #[test]

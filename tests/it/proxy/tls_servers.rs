@@ -75,8 +75,9 @@ fn a_wrong_certificate_is_logged_once_and_its_server_set_aside() {
     );
     proxy.await_log(&line);
     assert_eq!(ask(&proxy).0, 503);
-    // It is trusted from now on.
+    // It is trusted from now on, and has time for a handshake.
     proxy.write("ca.pem", strangers.pem());
+    proxy.change_settings(settings, "wait-timeout 1m");
     proxy.reload_well();
     proxy.await_log(&format!("site a.test: server tls:{to} is up"));
     assert_eq!(ask(&proxy), (200, "one".to_owned()));

@@ -2,7 +2,7 @@
 
 use crate::common::{
     Agent, Bridge, Client, Proxy, Setup, SwiftclientBackend, eventually, free_address, is_alive,
-    let_pass, pattern, pattern_differs, signal,
+    let_pass, pattern, pattern_differs, run_well, signal,
 };
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -276,7 +276,9 @@ fn an_operator_may_name_the_program_that_takes_over() {
     let mut bridge = Bridge::park(&proxy, &["a.test"]);
     let old = proxy.process().unwrap();
     let new = proxy.dir().join("cloudbridge-new");
-    std::fs::copy(env!("CARGO_BIN_EXE_cloudbridge"), &new).unwrap();
+    // By another process: a child that another test starts just then must not have it open, or it
+    // could not be run.
+    run_well(Command::new("cp").arg(env!("CARGO_BIN_EXE_cloudbridge")).arg(&new));
     for (program, why) in [
         ("/nonexistent", "cannot start /nonexistent: No such file or directory"),
         ("/bin/true", "the new program ended before it served"),
@@ -371,7 +373,7 @@ fn the_old_program_goes_on_when_the_new_one_is_killed() {
 /// It would wait for a program that is gone, with its listeners open.
 #[test]
 fn the_old_program_ends_too_when_the_new_one_is_told_to() {
-    let proxy = Upgraded::start("drain-timeout 2s");
+    let proxy = Upgraded::start("drain-timeout 20s");
     let mut busy = Bridge::park(&proxy, &["a.test"]);
     let mut client = Client::get(&proxy, "a.test", "/");
     busy.accept_request();

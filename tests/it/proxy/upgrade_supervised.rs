@@ -5,8 +5,6 @@ use crate::common::{
     Bridge, Client, Setup, child_of, eventually, installed, is_gone, let_pass, logged, signal,
     skipped,
 };
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -58,9 +56,8 @@ fn a_signal_to_stop_is_not_lost_while_another_program_starts() {
     proxy.upgrade();
     proxy.await_log("all done");
     let second = proxy.process().unwrap();
+    proxy.write("slow", "#!/bin/sh\nexec sleep 600\n");
     let slow = proxy.dir().join("slow");
-    std::fs::write(&slow, "#!/bin/sh\nexec sleep 600\n").unwrap();
-    std::fs::set_permissions(&slow, Permissions::from_mode(0o755)).unwrap();
     let words = ["upgrade", slow.to_str().unwrap()];
     std::thread::scope(|scope| {
         scope.spawn(|| ctl(&proxy, &words));

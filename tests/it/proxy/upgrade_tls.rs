@@ -3,10 +3,13 @@
 use super::upgrade::{Upgraded, await_end};
 use crate::common::{
     ACK, After, Agent, App, Authority, Bridge, Client, Issued, Load, Setup, by_tls, eventually,
-    let_pass,
+    let_pass, on_time,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// The time after an upgrade before which no bridge is closed that has come through the old program.
+const CLOSES: Duration = Duration::from_secs(2);
 
 /// A proxy that speaks only TLS, with a listener for clients and one for bridges.
 struct World {
@@ -58,37 +61,43 @@ fn get(at: SocketAddr, host: &str, path: &str) -> Client {
 
 #[test]
 fn parked_bridges_and_clients_go_through_the_old_program_and_then_leave_it() {
-    let world = World::start("");
-    let at = world.clients();
-    let (mut fresh, mut reused) = (world.park(None, "fresh.test"), world.park(None, "a.test"));
-    let mut client = get(at, "a.test", "/first");
-    reused.serve_to(&mut client, "first");
-    let mut half = Client::connect_to(at);
-    half.send("GET /half HTTP/1.1\r\nHost: fre");
-    let mut waiting = get(at, "late.test", "/waits");
-    world.proxy.await_count("c", 1);
-    world.proxy.await_count("b", 2);
-    let old = world.proxy.upgrade();
-    // Those that have come through the old program are told to come again.
-    client.send_get("a.test", "/second");
-    let request = reused.accept_request();
-    assert!(request.has("x-forwarded-proto"), "{request:?}");
-    assert_eq!(request.field("x-forwarded-proto"), Some("https"));
-    reused.respond("second");
-    let response = client.read_response();
-    assert_eq!((response.text().as_str(), response.field("connection")), ("second", Some("close")));
-    half.send("sh.test\r\n\r\n");
-    fresh.serve_to(&mut half, "half");
-    let mut late = world.park(None, "late.test");
-    assert_eq!(late.serve("late"), "GET /waits HTTP/1.1");
-    assert_eq!(waiting.read_response().text(), "late");
-    // The bridges are closed within some seconds.
-    reused.expect_closed();
-    fresh.expect_closed();
-    for client in [client, half, waiting] {
-        drop(client);
-    }
-    await_end(old);
+    // The bridges serve before they are closed.
+    on_time(CLOSES / 2, || {
+        let world = World::start("");
+        let at = world.clients();
+        let (mut fresh, mut reused) = (world.park(None, "fresh.test"), world.park(None, "a.test"));
+        let mut client = get(at, "a.test", "/first");
+        reused.serve_to(&mut client, "first");
+        let mut half = Client::connect_to(at);
+        half.send("GET /half HTTP/1.1\r\nHost: fre");
+        let mut waiting = get(at, "late.test", "/waits");
+        world.proxy.await_count("c", 1);
+        world.proxy.await_count("b", 2);
+        let old = world.proxy.upgrade();
+        // Those that have come through the old program are told to come again.
+        client.send_get("a.test", "/second");
+        let request = reused.accept_request();
+        assert!(request.has("x-forwarded-proto"), "{request:?}");
+        assert_eq!(request.field("x-forwarded-proto"), Some("https"));
+        reused.respond("second");
+        let response = client.read_response();
+        assert_eq!(
+            (response.text().as_str(), response.field("connection")),
+            ("second", Some("close"))
+        );
+        half.send("sh.test\r\n\r\n");
+        fresh.serve_to(&mut half, "half");
+        let mut late = world.park(None, "late.test");
+        assert_eq!(late.serve("late"), "GET /waits HTTP/1.1");
+        assert_eq!(waiting.read_response().text(), "late");
+        // The bridges are closed within some seconds.
+        reused.expect_closed();
+        fresh.expect_closed();
+        for client in [client, half, waiting] {
+            drop(client);
+        }
+        await_end(old);
+    });
 }
 
 /// The requests that wait are in their order, and what is in progress is finished.
@@ -125,14 +134,17 @@ fn what_waits_keeps_its_place_and_what_is_in_progress_ends_where_it_is() {
 
 #[test]
 fn a_certificate_is_good_in_the_new_program_too() {
-    let world = World::start("secrets {dir}/secrets");
-    let shown = world.authority.issue_for("app", &["a.test"]);
-    let mut bridge = world.park(Some(&shown), "a.test");
-    let old = world.proxy.upgrade();
-    world.proxy.await_count("b", 1);
-    bridge.serve_to(&mut get(world.clients(), "a.test", "/"), "certified");
-    bridge.expect_closed();
-    await_end(old);
+    // The bridge serves before it is closed.
+    on_time(CLOSES / 2, || {
+        let world = World::start("secrets {dir}/secrets");
+        let shown = world.authority.issue_for("app", &["a.test"]);
+        let mut bridge = world.park(Some(&shown), "a.test");
+        let old = world.proxy.upgrade();
+        world.proxy.await_count("b", 1);
+        bridge.serve_to(&mut get(world.clients(), "a.test", "/"), "certified");
+        bridge.expect_closed();
+        await_end(old);
+    });
 }
 
 #[test]

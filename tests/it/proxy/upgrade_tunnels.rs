@@ -60,15 +60,18 @@ fn lines(proxy: &Upgraded, count: usize) -> Vec<Json> {
 
 /// Sends until nothing more is taken for a while: every buffer on the way is full. Returns how much
 /// it was.
-fn fill(stream: &TcpStream) -> usize {
+fn fill(proxy: &Upgraded, stream: &TcpStream) -> usize {
     let mut stream = stream.try_clone().unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut sent = 0;
     loop {
+        // With the proxy asleep before, what is not taken now is not going to be.
+        let was_asleep = proxy.is_asleep();
         match stream.write(&pattern(sent as u64, 64 << 10)) {
             Ok(count) => sent += count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => panic!("{error}"),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => panic!("{error}"),
+            Err(_) if was_asleep => break,
+            Err(_) => {}
         }
     }
     stream.set_write_timeout(None).unwrap();
@@ -186,9 +189,9 @@ fn a_tunnel_that_is_never_idle_goes_over_too() {
 /// Bytes for a client that does not read stay in a buffer, so the tunnel cannot go.
 #[test]
 fn a_tunnel_that_cannot_go_ends_with_upgrade_timeout() {
-    let proxy = Upgraded::start("upgrade-timeout 2s\ndrain-timeout 1s");
+    let proxy = Upgraded::start("upgrade-timeout 6s\ndrain-timeout 1s");
     let (client, mut bridge) = tunnel_of(&proxy, "a.test");
-    fill(bridge.stream());
+    fill(&proxy, bridge.stream());
     let old = proxy.upgrade();
     eventually("the old program has the tunnel", || {
         let info = proxy.info();
@@ -210,7 +213,7 @@ fn a_tunnel_that_cannot_go_ends_with_upgrade_timeout() {
 fn a_tunnel_that_could_not_go_goes_on_when_the_new_program_is_killed() {
     let proxy = Upgraded::start("");
     let (mut client, mut bridge) = tunnel_of(&proxy, "a.test");
-    let sent = fill(bridge.stream());
+    let sent = fill(&proxy, bridge.stream());
     let old = proxy.upgrade();
     assert!(is_alive(old));
     signal(proxy.process().unwrap(), "KILL");
@@ -291,7 +294,7 @@ const KEY: &str = "adb7c404c49597d34e253d48aba583c439491d84:1700000000:a.test";
 
 #[test]
 fn a_key_that_the_new_program_does_not_take_ends_the_tunnel_after_the_grace() {
-    let setup = Setup::new().settings("secrets {dir}/secrets\nrevoke-grace 2s");
+    let setup = Setup::new().settings("secrets {dir}/secrets\nrevoke-grace 5s");
     let proxy = Upgraded::with(setup.file("secrets", "1000000000:first\n1600000000:second\n"));
     let registration = format!("BRIDGE / HTTP/1.1\r\nHost: a.test\r\nHost-Key: {KEY}\r\n\r\n");
     let bridge = Bridge::register(&proxy, &registration);

@@ -2,10 +2,12 @@
 
 use super::{Authority, handshakes, proxy};
 use crate::common::{
-    Bridge, Client, DEADLINE, Proxy, Setup, Stopwatch, eventually, exchange, let_pass, under_way,
+    Bridge, Client, DEADLINE, Process, Proxy, Setup, Stopwatch, eventually, exchange, let_pass,
+    under_way,
 };
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -228,11 +230,21 @@ fn new_keys_in_the_middle_of_requests_are_well() {
     let Some(authority) = Authority::new() else { return };
     authority.issue("site", "DNS:a.test");
     let proxy = proxy(&authority.tls("site"), "");
-    let lines = ["GET / HTTP/1.1", "K", "Host: a.test", "k", "Connection: close", ""];
-    let input = lines.map(|line| format!("sleep 0.3; echo '{line}';")).concat();
-    let input = format!("{{ sleep 0.7; {input} sleep 1; }}");
-    let (_, said) = authority.client(proxy.for_clients(), "-tls1_3 -crlf", &input);
-    assert!(said.contains("KEYUPDATE") && said.contains("HTTP/1.1 404 "), "{said}");
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &proxy.for_clients().to_string()]);
+    command.args(["-CAfile", &authority.path("ca.pem"), "-verify_return_error"]);
+    command.args(["-tls1_3", "-crlf"]);
+    let mut client = Process::spawn("openssl", command.stdin(Stdio::piped()));
+    client.await_log("Verify return code: 0 (ok)");
+    for line in ["GET / HTTP/1.1", "K", "Host: a.test", "k", "Connection: close", ""] {
+        // A letter is a command only at the beginning of what is read at once: what was before it must
+        // have been read.
+        client.await_asleep();
+        let input = client.child().stdin.as_mut().expect("a pipe");
+        input.write_all(format!("{line}\n").as_bytes()).expect("it reads");
+    }
+    client.await_log("HTTP/1.1 404 ");
+    client.await_log("KEYUPDATE");
 }
 
 /// Bytes in place of a record end a connection whatever it is doing, and are passed on to nobody.

@@ -128,7 +128,15 @@ fn many_clients_at_once_get_files_and_backends() {
         for _ in 0..8 {
             scope.spawn(|| {
                 let mut bridge = Bridge::park(&proxy, &["a.test"]);
-                scope.spawn(move || (0..20).for_each(|_| _ = bridge.serve("made")));
+                scope.spawn(move || {
+                    (1..20).for_each(|_| _ = bridge.serve("made"));
+                    // It says that it closes. A request that it got then would be lost, and is repeated
+                    // only once.
+                    bridge.accept_request();
+                    bridge.send(
+                        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nmade",
+                    );
+                });
                 let mut client = Client::connect(&proxy);
                 for round in 0..20 {
                     client.send_get("a.test", "/file");
