@@ -4,13 +4,14 @@ use super::run_well;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Files that programs take only if nobody else can read them.
 const SECRET: [&str; 6] = ["secrets", "password", "token", "key", "keys", "tls.key"];
 
-/// A directory of one test's own, removed with it.
+/// A directory of one test's own, removed with it; and no process that was started with a file of it
+/// outlives it.
 #[derive(Debug)]
 pub struct Dir(PathBuf);
 
@@ -50,8 +51,26 @@ impl Dir {
     }
 }
 
+/// The processes among whose arguments there is a file of this directory.
+fn processes_of(dir: &Path) -> Vec<String> {
+    let prefix = format!("{}/", dir.display());
+    let is_one = |process: &String| {
+        let arguments = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(&prefix)
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = all.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(is_one).collect()
+}
+
 impl Drop for Dir {
     fn drop(&mut self) {
+        // Those that programs of the test have started: a new program in place of an old one, a script. A
+        // script is a group of its own, with what it has started.
+        for process in processes_of(&self.0) {
+            let line = "kill -s KILL -- -$0 || kill -s KILL $0";
+            let _ = Command::new("sh").args(["-c", line, &process]).stderr(Stdio::null()).status();
+        }
         // A directory left behind in /tmp harms nobody.
         let _ = std::fs::remove_dir_all(&self.0);
     }

@@ -121,14 +121,17 @@ pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// What [`on_time`] does not see: it sleeps for so long between two looks at the clock.
+const UNSEEN: Duration = Duration::from_millis(20);
+
 /// Runs a test that must go on within `limit` of what it did last, or the proxy is right to end
 /// something. If it fails after this machine has let a thread oversleep by that much, it has shown
-/// nothing, and is run again. A process that is late by less than 20 ms would not be noticed, so with a
-/// `limit` below that it is run again whenever it fails.
+/// nothing, and is run again. With a `limit` below [`UNSEEN`] it is run again whenever it fails, and more
+/// often: a process may be late by that much at any time, and nobody would know.
 pub fn on_time(limit: Duration, test: impl Fn()) {
-    /// A machine that is late each time may as well be the proxy's fault.
-    const ATTEMPTS: usize = 5;
-    for _ in 1..ATTEMPTS {
+    // A machine that is late each time may as well be the proxy's fault.
+    let attempts = if limit < UNSEEN { 20 } else { 5 };
+    for _ in 1..attempts {
         let over = AtomicBool::new(false);
         let (outcome, longest) = std::thread::scope(|scope| {
             let watch = scope.spawn(|| longest_gap(&over));
@@ -149,7 +152,7 @@ pub fn on_time(limit: Duration, test: impl Fn()) {
 fn longest_gap(over: &AtomicBool) -> Duration {
     let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
     while !over.load(Ordering::Relaxed) {
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(UNSEEN);
         let now = Instant::now();
         longest = longest.max(now - last);
         last = now;

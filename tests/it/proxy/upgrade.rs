@@ -77,17 +77,6 @@ impl DerefMut for Upgraded {
     }
 }
 
-impl Drop for Upgraded {
-    fn drop(&mut self) {
-        if let Some(process) = self.process() {
-            // It may have ended already.
-            let _ = Command::new("sh")
-                .args(["-c", &format!("kill -KILL {process} 2>/dev/null")])
-                .status();
-        }
-    }
-}
-
 /// The exit code of an operator's command, and what it prints. It does not read the settings, which
 /// may be wrong.
 pub(super) fn ctl(proxy: &Proxy, words: &[&str]) -> (Option<i32>, String) {
