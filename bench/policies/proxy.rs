@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cloudbridge::routing::{
     Bounds, Directory, Enqueued, GroupId, Match, Membership, Parked, QueuePos, Route, RouteQuery,
-    RouteSpec, Scheduler, ToTell,
+    RouteSpec, Scheduler, Telling, ToTell,
 };
 use cloudbridge::time::Micros;
 
@@ -110,6 +110,11 @@ impl Proxy {
     pub fn next_given(&mut self) -> Option<Given> {
         let Match { request, bridge, pos, .. } = self.scheduler.next_match()?;
         Some(Given { request: request as RequestId, bridge, pos })
+    }
+
+    /// An agent that is to be told at once that nothing waits.
+    pub fn next_declined(&mut self) -> Option<Telling> {
+        self.scheduler.next_declined().map(|(_, telling)| telling)
     }
 
     /// Whether requests wait.

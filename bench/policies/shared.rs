@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use cloudbridge::routing::places::{Arbiter, Arrival};
-use cloudbridge::routing::{QueuePos, ToTell};
+use cloudbridge::routing::{QueuePos, Telling, ToTell};
 
 use crate::load::SERVERS;
 use crate::proxy::{Given, Proxy, micros};
@@ -108,6 +108,9 @@ impl Shared {
         while let Some(given) = self.proxies[proxy].proxy.next_given() {
             self.send(world, given);
         }
+        while let Some(telling) = self.proxies[proxy].proxy.next_declined() {
+            self.say(world, proxy, &telling);
+        }
     }
 
     /// A request waits, or a bridge is kept from those that do.
@@ -121,22 +124,27 @@ impl Shared {
         let now = world.now();
         let sharing = &mut self.proxies[proxy];
         let ToTell { tellings, again } = sharing.proxy.tell(now, PAUSE);
-        for telling in tellings {
-            sharing.said += 1;
-            let waited = telling.oldest.map(|oldest| micros(now).since(oldest));
-            world.tell(Message::Waiting {
-                proxy,
-                agent: telling.owner.token as usize / self.places,
-                // It is told in milliseconds.
-                waited: waited.map(|waited| Duration::from_millis(waited.as_millis() as u64)),
-                at: sharing.said,
-            });
-        }
         sharing.is_telling = again.is_some();
+        for telling in tellings {
+            self.say(world, proxy, &telling);
+        }
         if let Some(again) = again {
             let after = (again.0 * 1000).saturating_sub(now).max(1);
             world.after(after, Message::ProxyTimer { proxy });
         }
+    }
+
+    fn say(&mut self, world: &mut World<Message>, proxy: usize, telling: &Telling) {
+        let now = micros(world.now());
+        let waited = telling.oldest.map(|oldest| now.since(oldest));
+        self.proxies[proxy].said += 1;
+        world.tell(Message::Waiting {
+            proxy,
+            agent: telling.owner.token as usize / self.places,
+            // It is told in milliseconds.
+            waited: waited.map(|waited| Duration::from_millis(waited.as_millis() as u64)),
+            at: self.proxies[proxy].said,
+        });
     }
 
     /// The end of a turn of an agent.

@@ -374,6 +374,7 @@ impl Worker {
         while self.scheduler.has_found() {
             self.collect_match();
             self.collect_sent();
+            self.collect_declined();
         }
     }
 
@@ -384,6 +385,12 @@ impl Worker {
         match self.bring_here(bridge, owner) {
             Some(key) => self.reserve(key, request, pos),
             None => self.requeue_request(request, pos),
+        }
+    }
+
+    fn collect_declined(&mut self) {
+        if let Some((route, telling)) = self.scheduler.next_declined() {
+            self.send_telling(&route, telling);
         }
     }
 

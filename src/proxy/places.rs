@@ -226,16 +226,21 @@ impl Worker {
         let now = self.conns.now();
         let ToTell { tellings, again } = route.tell(now, PAUSE);
         for telling in tellings {
-            let worker = telling.owner.worker;
-            let told = ToldBridge { route: Arc::clone(route), telling, at: self.shared.stamp(now) };
-            match worker == self.index {
-                true => self.tell_bridge(&told),
-                false => self.shared.mailboxes[worker].send(Mail::Tell(told)),
-            }
+            self.send_telling(route, telling);
         }
         if let Some(due) = again {
             // Or it would be due again in this turn.
             self.tellers.add(Arc::clone(route), due.max(Micros(now.0 + 1)));
+        }
+    }
+
+    /// Has the worker that has the bridge tell its backend.
+    pub(super) fn send_telling(&mut self, route: &Arc<Route>, telling: Telling) {
+        let (worker, at) = (telling.owner.worker, self.shared.stamp(self.conns.now()));
+        let told = ToldBridge { route: Arc::clone(route), telling, at };
+        match worker == self.index {
+            true => self.tell_bridge(&told),
+            false => self.shared.mailboxes[worker].send(Mail::Tell(told)),
         }
     }
 

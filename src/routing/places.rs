@@ -18,9 +18,10 @@
 //! wait, the place is for all. One place at a time moves to a proxy, which then counts as having waited
 //! less until it says how long: so few places move for a small difference, and many for a large one.
 //!
-//! **A promise ends** when its place is used, when the proxy says that nothing waits any more or has
-//! no bridge left, and after a moment ([`PROMISE`]): what has waited may have found another backend. (If
-//! a request comes after all, the next promise lasts longer: the proxy is far away, or slow.)
+//! **A promise ends** when its place is used, when the proxy says that nothing waits any more (what has
+//! waited may have found another backend, and then it says so as soon as it is told of the place) or has
+//! no bridge left, and after a moment ([`PROMISE`]). (If a request comes after all, the next promise lasts
+//! longer: the proxy is far away, or slow.)
 //! Then the place is for all, and the one that has waited longest is told at once. It is not promised again:
 //! one such moment after the other would keep it free for long.
 //!

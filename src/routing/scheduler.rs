@@ -15,7 +15,7 @@ use super::outcome::{Counters, Enqueued, Match, Parked, Sent, Transfer};
 use super::queue::Waiting;
 use super::route::Route;
 use super::spec::{Resolved, RouteQuery};
-use super::state::{IdleHandle, Membership, Owner, RouteState};
+use super::state::{IdleHandle, Membership, Owner, RouteState, Telling};
 use super::waiters::Waiters;
 use super::wanted::{InstanceId, Wanted};
 
@@ -47,6 +47,7 @@ pub struct Scheduler<B> {
     last_tie: u64,
     pub(super) matches: VecDeque<Match<B>>,
     pub(super) sent: VecDeque<Sent<B>>,
+    pub(super) declined: VecDeque<(Arc<Route<B>>, Telling)>,
     /// Set by [`Scheduler::match_at_once`] for the rest of the call: the routes that could serve
     /// the request, whether the queue of the first is full, whether any of them is kept, and the one
     /// instance that the request waits for.
@@ -92,6 +93,7 @@ impl<B> Scheduler<B> {
             last_tie: 0,
             matches: VecDeque::new(),
             sent: VecDeque::new(),
+            declined: VecDeque::new(),
             candidates: Vec::new(),
             first_is_full: false,
             any_is_kept: false,

@@ -8,7 +8,7 @@ use super::groups::GroupId;
 use super::outcome::{Match, Sent, Transfer};
 use super::route::Route;
 use super::scheduler::Scheduler;
-use super::state::{IdleHandle, Membership, Owner, Restored};
+use super::state::{IdleHandle, Membership, Owner, Restored, Telling};
 
 impl<B> Scheduler<B> {
     /// A backend says that at most `places` bridges of its group on this route may have a request at
@@ -81,17 +81,30 @@ impl<B> Scheduler<B> {
         self.sent.pop_front()
     }
 
-    /// Whether there is a match or a sent bridge.
+    /// The next backend to be told at once that nothing waits for it here, after
+    /// [`Scheduler::set_places`] or [`Scheduler::leave`]: it has a place, and was told of a request that
+    /// has been served elsewhere.
+    pub fn next_declined(&mut self) -> Option<(Arc<Route<B>>, Telling)> {
+        self.declined.pop_front()
+    }
+
+    /// Whether there is a match, a sent bridge, or a place that is declined.
     pub fn has_found(&self) -> bool {
-        !self.matches.is_empty() || !self.sent.is_empty()
+        !(self.matches.is_empty() && self.sent.is_empty() && self.declined.is_empty())
     }
 
     /// Brings back those withdrawn bridges of the group for which there are places.
     fn restore(&mut self, route: &Arc<Route<B>>, group: GroupId) {
         loop {
             // Without the lock when the waiter leaves its other queues.
-            let restored = route.lock().restore(group);
-            let Some(Restored { bridge, owner, waiting }) = restored else { return };
+            let mut state = route.lock();
+            let Some(Restored { bridge, owner, waiting }) = state.restore(group) else {
+                let telling = state.decline(group);
+                drop(state);
+                self.declined.extend(telling.map(|telling| (Arc::clone(route), telling)));
+                return;
+            };
+            drop(state);
             let (request, pos, id) = (waiting.request, waiting.pos, waiting.id);
             if waiting.worker == self.me {
                 self.remove_waiter(id.key, Some(route));

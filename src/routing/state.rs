@@ -600,27 +600,42 @@ impl<B> RouteState<B> {
         groups.next_told = (first + looked_at) % count.max(1);
         let mut tellings = Vec::new();
         for at in first..first + looked_at {
-            let group = groups.ids()[at % count];
-            let known = &mut groups[group];
-            // Requests for another instance are none of its business.
-            let parked = known.told_over(false);
-            let idle = parked.and_then(|at| self.sides[at.worker as usize].idle.get(at.key));
-            let own = idle.and_then(|idle| self.instances.as_ref()?.first(idle.instance?));
-            let oldest = any.into_iter().chain(own.map(|own| own.since)).min();
-            if known.told == oldest {
-                continue;
-            }
-            // Only a backend that lacks places needs to know. One without a parked bridge is told when it
-            // parks one.
-            let spot = known.told_over(oldest.is_some());
-            let Some(&Spot { worker, key }) = spot else { continue };
-            let Some(idle) = self.sides[worker as usize].idle.get(key) else { continue };
-            known.told = oldest;
-            let owner = Owner { worker: worker as usize, token: idle.token };
-            tellings.push(Telling { group, owner, handle: IdleHandle(key), oldest });
+            let group = self.groups.as_ref().map(|groups| groups.ids()[at % count]);
+            tellings.extend(group.and_then(|group| self.telling(group, any)));
         }
         let is_over = is_quiet && looked_at == count;
         ToTell { tellings, again: (!is_over).then(|| now + pause) }
+    }
+
+    /// What the backend of this group is to be told, if that is news to it. Requests that any bridge may
+    /// serve have waited since `any`.
+    fn telling(&mut self, id: GroupId, any: Option<Micros>) -> Option<Telling> {
+        let group = self.groups.as_mut()?.get_mut(id)?;
+        // Requests for another instance are none of its business.
+        let parked = group.told_over(false);
+        let idle = parked.and_then(|at| self.sides[at.worker as usize].idle.get(at.key));
+        let own = idle.and_then(|idle| self.instances.as_ref()?.first(idle.instance?));
+        let oldest = any.into_iter().chain(own.map(|own| own.since)).min();
+        if group.told == oldest {
+            return None;
+        }
+        // Only a backend that lacks places needs to know. One without a parked bridge is told when it
+        // parks one.
+        let &Spot { worker, key } = group.told_over(oldest.is_some())?;
+        let idle = self.sides[worker as usize].idle.get(key)?;
+        group.told = oldest;
+        let owner = Owner { worker: worker as usize, token: idle.token };
+        Some(Telling { group: id, owner, handle: IdleHandle(key), oldest })
+    }
+
+    /// The backend of this group has a place, perhaps because it has been told of a request that has
+    /// been served elsewhere by now: then it is told at once that none waits, since it keeps the place for
+    /// us.
+    pub(super) fn decline(&mut self, id: GroupId) -> Option<Telling> {
+        let group = self.groups.as_ref()?.get(id)?;
+        let has_place = !group.bridges(ParkedAs::Idle).is_empty();
+        let is_wrong = group.told.is_some() && self.oldest_for_any().is_none();
+        if has_place && is_wrong { self.telling(id, None) } else { None }
     }
 
     /// See [`super::Route::has_news`].

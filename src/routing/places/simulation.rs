@@ -335,6 +335,9 @@ impl World {
                 }
             }
         }
+        while let Some(backend) = self.proxies[proxy].next_declined() {
+            self.say_to(proxy, backend, None);
+        }
         if !self.tellers[proxy].has_timer && self.proxies[proxy].has_news() {
             self.say(proxy);
         }
@@ -350,15 +353,19 @@ impl World {
     fn say(&mut self, proxy: usize) {
         let (tellings, again) = self.proxies[proxy].tell(Micros(self.now), SAYS);
         for (backend, oldest) in tellings {
-            self.tellers[proxy].said += 1;
-            let at = self.tellers[proxy].said;
-            let what = Up::Waiting { since: oldest.map(|oldest| oldest.0), at };
-            self.send(Event::Up { proxy, backend, what });
+            self.say_to(proxy, backend, oldest);
         }
         if let Some(again) = again {
             self.tellers[proxy].has_timer = true;
             self.schedule(again.0.max(self.now + 1), Event::ProxyTimer { proxy });
         }
+    }
+
+    fn say_to(&mut self, proxy: usize, backend: usize, oldest: Option<Micros>) {
+        self.tellers[proxy].said += 1;
+        let at = self.tellers[proxy].said;
+        let what = Up::Waiting { since: oldest.map(|oldest| oldest.0), at };
+        self.send(Event::Up { proxy, backend, what });
     }
 
     // The backends.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use httparse::Header;
 
@@ -287,7 +288,8 @@ impl World {
         if let Some((request, key)) = self.entering[w].take() {
             self.enter(w, request, key);
         } else if self.one_in(self.manner.calm) {
-            match self.below(12) {
+            match self.below(13) {
+                12 => self.backends_are_told(w),
                 11 => self.wait_for_an_instance_ends(w),
                 9 if self.one_in(2) => self.backend_says_places(w),
                 9 => self.bridge_stands_aside(w),
@@ -325,6 +327,9 @@ impl World {
                 assert_eq!(owner, Owner { worker: self.bridges[&bridge].worker, token: bridge });
                 self.send(w, bridge, transfer);
             }
+            if let Some((_, telling)) = self.schedulers[w].next_declined() {
+                self.told(&telling);
+            }
         }
     }
 
@@ -345,6 +350,22 @@ impl World {
         {
             self.places.remove(&key);
         }
+    }
+
+    /// Backends are told since when requests wait.
+    fn backends_are_told(&mut self, w: usize) {
+        let here = self.bridges.values().filter(|bridge| bridge.worker == w);
+        let routes: Vec<_> = here.map(|bridge| &bridge.route).collect();
+        if !routes.is_empty() {
+            let route = routes[self.rng as usize % routes.len()];
+            route.tell(self.now, Duration::ZERO).tellings.iter().for_each(|one| self.told(one));
+        }
+    }
+
+    /// A backend is told over a bridge of its own.
+    fn told(&self, telling: &Telling) {
+        let bridge = &self.bridges[&telling.owner.token];
+        assert!(bridge.group.is_some_and(|group| group.id == telling.group), "{telling:?}");
     }
 
     /// A message of a backend comes over one of its bridges; it may be late.

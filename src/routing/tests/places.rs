@@ -116,6 +116,30 @@ fn nothing_is_looked_at_again_while_none_waits_and_the_backend_cannot_be_told() 
     assert!(!route.has_news(group));
 }
 
+/// Its backend keeps it for the request, which another one has by now.
+#[test]
+fn a_place_for_which_nothing_waits_any_more_is_declined_at_once() {
+    let mut scheduler = schedulers(1, BOUNDS).remove(0);
+    let (route, late, _) = park_of(&mut scheduler, 7, 1);
+    let (_, first, _) = park_of(&mut scheduler, 8, 2);
+    for group in [late, first] {
+        assert!(scheduler.set_places(&route, group, 0, 1));
+    }
+    waits(scheduler.enqueue(5, &query("a.test"), at(100)));
+    assert_eq!(route.tell(at(100), PAUSE).tellings.len(), 2);
+    assert!(scheduler.set_places(&route, first, 1, 2));
+    assert_eq!(scheduler.next_match().expect("it is served").bridge, 2);
+    assert!(!scheduler.has_found(), "its place is used");
+    assert!(scheduler.set_places(&route, late, 1, 2));
+    assert!(scheduler.has_found());
+    let (_, telling) = scheduler.next_declined().expect("its place is not");
+    assert_eq!((telling.group, telling.owner.token, telling.oldest), (late, 1, None));
+    // That is said once.
+    assert!(scheduler.set_places(&route, late, 2, 3));
+    assert!(!scheduler.has_found());
+    assert_eq!(route.tell(at(20_000), PAUSE).tellings, []);
+}
+
 /// Each look is at so many groups, and not at what is left of those that have ended.
 #[test]
 fn the_backend_that_is_left_after_a_rush_is_told_at_once() {

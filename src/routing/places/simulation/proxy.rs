@@ -44,6 +44,8 @@ pub(super) struct Proxy {
     /// By bridge that is on its way.
     transfers: BTreeMap<usize, Transfer>,
     given: VecDeque<Given>,
+    /// Backends whose place is not needed any more.
+    declined: VecDeque<usize>,
 }
 
 impl Proxy {
@@ -71,6 +73,7 @@ impl Proxy {
             positions: BTreeMap::new(),
             transfers: BTreeMap::new(),
             given: VecDeque::new(),
+            declined: VecDeque::new(),
         };
         for bridge in 0..backends * places {
             assert!(proxy.park(bridge), "nothing waits yet");
@@ -91,6 +94,11 @@ impl Proxy {
     /// What has been given a bridge since the last call.
     pub(super) fn next_given(&mut self) -> Option<Given> {
         self.given.pop_front()
+    }
+
+    /// A backend that is to be told at once that nothing waits.
+    pub(super) fn next_declined(&mut self) -> Option<usize> {
+        self.declined.pop_front()
     }
 
     /// A request comes to a worker.
@@ -170,6 +178,9 @@ impl Proxy {
     pub(super) fn set_places(&mut self, worker: usize, backend: usize, limit: usize, at: u64) {
         let scheduler = &mut self.schedulers[worker];
         scheduler.set_places(&self.route, self.groups[backend], limit as u32, at);
+        while let Some((_, telling)) = scheduler.next_declined() {
+            self.declined.push_back(telling.owner.token as usize / self.places);
+        }
         let found = |scheduler: &mut Scheduler<usize>| {
             let (matched, sent) = (scheduler.next_match(), scheduler.next_sent());
             (matched.is_some() || sent.is_some()).then_some((matched, sent))
