@@ -236,7 +236,10 @@ impl Worker {
 
     /// Has the worker that has the bridge tell its backend.
     pub(super) fn send_telling(&mut self, route: &Arc<Route>, telling: Telling) {
-        let (worker, at) = (telling.owner.worker, self.shared.stamp(self.conns.now()));
+        let worker = telling.owner.worker;
+        // Two workers may have something to tell at the same time.
+        let Some(at) = route.sent_at(&telling, self.conns.now()) else { return };
+        let at = self.shared.stamp(at);
         let told = ToldBridge { route: Arc::clone(route), telling, at };
         match worker == self.index {
             true => self.tell_bridge(&told),

@@ -49,6 +49,8 @@ pub(super) struct Group {
     withdrawn: Vec<Spot>,
     /// Since when the oldest request has waited, as the backend knows it.
     pub(super) told: Option<Micros>,
+    /// When the last message said that it was sent.
+    pub(super) sent_at: Micros,
     /// How many times it could not be told over the bridge that was chosen: another one is next.
     pub(super) untold: usize,
 }
@@ -82,6 +84,7 @@ impl Groups {
                 idle: Vec::new(),
                 withdrawn: Vec::new(),
                 told: None,
+                sent_at: Micros(0),
                 untold: 0,
             };
             let id = GroupId(all.insert(group) as u32);

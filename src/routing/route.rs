@@ -172,6 +172,12 @@ impl<B> Route<B> {
         self.lock().has_news(group)
     }
 
+    /// When the message says that it has been sent: now, and after all that its backend has been sent for
+    /// this route before. `None` if it would be wrong, because something else is to be told since then.
+    pub fn sent_at(&self, telling: &Telling, now: Micros) -> Option<Micros> {
+        self.lock().sent_at(telling, now)
+    }
+
     /// What [`Route::tell`] has returned could not be told: it is due again.
     pub fn not_told(&self, telling: &Telling) {
         self.lock().not_told(telling);

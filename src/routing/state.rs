@@ -644,6 +644,16 @@ impl<B> RouteState<B> {
         self.all_waiting() > 0 || group.is_some_and(|group| group.told.is_some())
     }
 
+    /// See [`super::Route::sent_at`].
+    pub(super) fn sent_at(&mut self, telling: &Telling, now: Micros) -> Option<Micros> {
+        let group = self.groups.as_mut()?.get_mut(telling.group)?;
+        if group.told != telling.oldest {
+            return None;
+        }
+        group.sent_at = now.max(Micros(group.sent_at.0 + 1));
+        Some(group.sent_at)
+    }
+
     /// See [`super::Route::not_told`].
     pub(super) fn not_told(&mut self, telling: &Telling) {
         let group = self.groups.as_mut().and_then(|groups| groups.get_mut(telling.group));

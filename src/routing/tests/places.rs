@@ -140,6 +140,25 @@ fn a_place_for_which_nothing_waits_any_more_is_declined_at_once() {
     assert_eq!(route.tell(at(20_000), PAUSE).tellings, []);
 }
 
+/// Two workers have something to say of the same backend, and the later one says it first.
+#[test]
+fn what_has_been_told_later_is_not_overtaken() {
+    let mut scheduler = schedulers(1, BOUNDS).remove(0);
+    let (route, group, _) = park_of(&mut scheduler, 7, 1);
+    assert!(scheduler.set_places(&route, group, 0, 1));
+    let first = waits(scheduler.enqueue(5, &query("a.test"), at(100)));
+    let told = route.tell(at(100), PAUSE).tellings;
+    assert_eq!(route.sent_at(&told[0], at(100)), Some(at(100)));
+    assert!(scheduler.cancel(first));
+    let none = route.tell(at(20_000), PAUSE).tellings;
+    // Its clock is a little behind that of the other.
+    assert_eq!(route.sent_at(&none[0], at(90)), Some(at(101)));
+    waits(scheduler.enqueue(6, &query("a.test"), at(40_000)));
+    let again = route.tell(at(40_000), PAUSE).tellings;
+    assert_eq!(route.sent_at(&none[0], at(40_000)), None);
+    assert_eq!(route.sent_at(&again[0], at(40_000)), Some(at(40_000)));
+}
+
 /// Each look is at so many groups, and not at what is left of those that have ended.
 #[test]
 fn the_backend_that_is_left_after_a_rush_is_told_at_once() {
