@@ -93,7 +93,7 @@ impl Shared {
         match self.proxies[proxy].proxy.park(bridge) {
             Some(given) => self.send(world, given),
             None if self.proxies[proxy].proxy.has_waiting() => self.begin_telling(world, proxy),
-            None => {}
+            None => self.decline(world, proxy),
         }
     }
 
@@ -108,6 +108,10 @@ impl Shared {
         while let Some(given) = self.proxies[proxy].proxy.next_given() {
             self.send(world, given);
         }
+        self.decline(world, proxy);
+    }
+
+    fn decline(&mut self, world: &mut World<Message>, proxy: usize) {
         while let Some(telling) = self.proxies[proxy].proxy.next_declined() {
             self.say(world, proxy, &telling);
         }

@@ -503,7 +503,7 @@ impl<B> Scheduler<B> {
 
     /// A bridge of this worker is ready for a request. `token` names it on this worker while it is
     /// parked; see [`Owner`]. One in a group whose backend has no place for a request is parked, but
-    /// gets none.
+    /// gets none. With one that is in a group, see [`Scheduler::next_declined`].
     pub fn park(
         &mut self,
         route: &Arc<Route<B>>,
@@ -516,7 +516,11 @@ impl<B> Scheduler<B> {
         let waiting = has_place.then(|| state.claim_waiting(self.me, of.instance)).flatten();
         let Some(waiting) = waiting else {
             let owner = Owner { worker: self.me, token };
-            return Parked::Idle(state.push_idle(bridge, owner, of));
+            let handle = state.push_idle(bridge, owner, of);
+            let telling = of.group.and_then(|group| state.decline(group));
+            drop(state);
+            self.declined.extend(telling.map(|telling| (Arc::clone(route), telling)));
+            return Parked::Idle(handle);
         };
         drop(state);
         let Waiting { request, pos, worker, id, .. } = waiting;

@@ -81,9 +81,8 @@ impl<B> Scheduler<B> {
         self.sent.pop_front()
     }
 
-    /// The next backend to be told at once that nothing waits for it here, after
-    /// [`Scheduler::set_places`] or [`Scheduler::leave`]: it has a place, and was told of a request that
-    /// has been served elsewhere.
+    /// The next backend to be told at once that nothing waits for it here, after whatever may give it a
+    /// place: it has one, and was told of a request that has been served elsewhere.
     pub fn next_declined(&mut self) -> Option<(Arc<Route<B>>, Telling)> {
         self.declined.pop_front()
     }

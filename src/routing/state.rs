@@ -628,9 +628,8 @@ impl<B> RouteState<B> {
         Some(Telling { group: id, owner, handle: IdleHandle(key), oldest })
     }
 
-    /// The backend of this group has a place, perhaps because it has been told of a request that has
-    /// been served elsewhere by now: then it is told at once that none waits, since it keeps the place for
-    /// us.
+    /// The backend of this group may have a place because it has been told of a request that has been
+    /// served elsewhere by now: then it is told at once that none waits, since it keeps the place for us.
     pub(super) fn decline(&mut self, id: GroupId) -> Option<Telling> {
         let group = self.groups.as_ref()?.get(id)?;
         let has_place = !group.bridges(ParkedAs::Idle).is_empty();

@@ -108,12 +108,12 @@ fn nothing_is_looked_at_again_while_none_waits_and_the_backend_cannot_be_told() 
     assert_eq!(scheduler.next_match().expect("it is served").bridge, 1);
     assert!(!scheduler.cancel(request));
     assert_eq!(route.tell(at(20_000), PAUSE), ToTell::default());
-    // When the bridge parks there is something to say.
+    // When the bridge parks there is something to say, which does not wait.
     assert!(route.has_news(group));
     assert!(matches!(scheduler.park(&route, of(group), 1, 1), Parked::Idle(_)));
-    let ToTell { tellings, again } = route.tell(at(40_000), PAUSE);
-    assert_eq!((tellings.len(), tellings[0].oldest, again), (1, None, None));
-    assert!(!route.has_news(group));
+    let (_, telling) = scheduler.next_declined().expect("its place is not needed");
+    assert_eq!((telling.group, telling.oldest), (group, None));
+    assert!(!route.has_news(group) && !scheduler.has_found());
 }
 
 /// Its backend keeps it for the request, which another one has by now.

@@ -142,9 +142,18 @@ impl Proxy {
                 self.take(self.workers[bridge], request as usize, bridge, pos);
             }
             Parked::Transfer { transfer, .. } => self.send(bridge, transfer),
-            Parked::Idle(_) => return true,
+            Parked::Idle(_) => {
+                self.collect_declined(self.workers[bridge]);
+                return true;
+            }
         }
         false
+    }
+
+    fn collect_declined(&mut self, worker: usize) {
+        while let Some((_, telling)) = self.schedulers[worker].next_declined() {
+            self.declined.push_back(telling.owner.token as usize / self.places);
+        }
     }
 
     /// A request has got a bridge, which is on its worker from now on.
@@ -178,9 +187,7 @@ impl Proxy {
     pub(super) fn set_places(&mut self, worker: usize, backend: usize, limit: usize, at: u64) {
         let scheduler = &mut self.schedulers[worker];
         scheduler.set_places(&self.route, self.groups[backend], limit as u32, at);
-        while let Some((_, telling)) = scheduler.next_declined() {
-            self.declined.push_back(telling.owner.token as usize / self.places);
-        }
+        self.collect_declined(worker);
         let found = |scheduler: &mut Scheduler<usize>| {
             let (matched, sent) = (scheduler.next_match(), scheduler.next_sent());
             (matched.is_some() || sent.is_some()).then_some((matched, sent))
