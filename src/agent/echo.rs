@@ -254,7 +254,7 @@ impl<S: Read + Write> Connection<'_, S> {
 
     /// Answers a request that is not echoed, and discards the rest of it.
     fn refuse(&mut self, error: ParseError) -> io::Result<bool> {
-        Reply { close: true, ..Reply::refusing(error) }.write(&mut self.answer);
+        Reply { close: true, ..Reply::new(error.status, error.reason) }.write(&mut self.answer);
         self.stream.write_all(&self.answer)?;
         // The proxy closes the bridge once it has passed the answer on.
         let mut rest = Read::take(&mut *self.stream, MAX_DISCARDED);

@@ -116,7 +116,7 @@ impl Agent {
             Ok(Some(request)) => request,
             Ok(None) if conn.is_readable() => return self.conns.requeue(key),
             Ok(None) => return,
-            Err(bad) => return self.send_reply(key, Reply::refusing(bad)),
+            Err(bad) => return self.reply(key, false, bad.status, bad.reason),
         };
         let head_only = request.method == "HEAD";
         let is_read = head_only || request.method == "GET";

@@ -50,7 +50,7 @@ impl Agent {
             Ok(None) => self.await_rest(key),
             Err(bad) => {
                 log::warn!("the proxy sent a bad request: {}", bad.reason);
-                self.send_reply(key, Reply::refusing(bad));
+                self.reply(key, false, bad.status, bad.reason);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The proxy's own answers, as whole and framed messages.
 
+use super::Version;
 use super::ascii::{decimal, line, number_line};
-use super::{ParseError, Version};
 
 /// The methods that a 405 lists where it does not depend on the target (RFC 9110 section 15.5.6):
 /// those that HTTP and RFC 5789 define, without CONNECT.
@@ -31,7 +31,8 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// One line of plain text, to an HTTP/1.1 client, on a connection that stays open.
+    /// One line of plain text, to an HTTP/1.1 client, on a connection that stays open. A 405 lists
+    /// [`ALLOW`].
     #[must_use]
     pub const fn new(status: u16, text: &'a str) -> Self {
         Self {
@@ -43,15 +44,8 @@ impl<'a> Reply<'a> {
             version: Version::V11,
             retry_after: None,
             proxy_status: "",
-            extra: "",
+            extra: if status == 405 { ALLOW } else { "" },
         }
-    }
-
-    /// Refuses a request that cannot be read.
-    #[must_use]
-    pub const fn refusing(bad: ParseError) -> Reply<'static> {
-        let extra = if bad.status == 405 { ALLOW } else { "" };
-        Reply { extra, ..Reply::new(bad.status, bad.reason) }
     }
 
     /// Bytes of the body as [`Reply::write`] writes it.

@@ -364,16 +364,12 @@ impl Worker {
             Dispatched::Partial => self.head_begun(key),
             Dispatched::Bridge(registration) => self.dispatch_bridge(key, registration),
             Dispatched::RejectBridge { reason, status, text } => {
-                let extra = match status {
-                    // Only what a PTTH request asks for is refused with it here.
-                    401 => ptth::CHALLENGE,
-                    405 => ALLOW,
-                    _ => "",
-                };
-                self.reject_bridge(key, reason, Reply { extra, ..Reply::new(status, &text) });
+                let reply = Reply::new(status, &text);
+                // Only what a PTTH request asks for is refused with 401 here.
+                let extra = if status == 401 { ptth::CHALLENGE } else { reply.extra };
+                self.reject_bridge(key, reason, Reply { extra, ..reply });
             }
             Dispatched::Reject { reason, status, text, head_only } => {
-                let extra = if status == 405 { ALLOW } else { "" };
                 let retry_after = match status {
                     // A key's requests are counted by the second.
                     429 => Some(1),
@@ -381,7 +377,7 @@ impl Worker {
                     _ => None,
                 };
                 let reply = Reply::new(status, text);
-                self.refuse(key, reason, Reply { head_only, retry_after, extra, ..reply });
+                self.refuse(key, reason, Reply { head_only, retry_after, ..reply });
             }
             Dispatched::Redirect { location } => self.answer_redirect(key, &location),
             Dispatched::Info { head_only } => self.answer_info(key, head_only),

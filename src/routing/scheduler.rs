@@ -519,7 +519,7 @@ impl<B> Scheduler<B> {
             let handle = state.push_idle(bridge, owner, of);
             let telling = of.group.and_then(|group| state.decline(group));
             drop(state);
-            self.declined.extend(telling.map(|telling| (Arc::clone(route), telling)));
+            self.note_declined(route, telling);
             return Parked::Idle(handle);
         };
         drop(state);

@@ -92,6 +92,11 @@ impl<B> Scheduler<B> {
         !(self.matches.is_empty() && self.sent.is_empty() && self.declined.is_empty())
     }
 
+    /// Keeps what `RouteState::decline` has returned for [`Scheduler::next_declined`].
+    pub(super) fn note_declined(&mut self, route: &Arc<Route<B>>, telling: Option<Telling>) {
+        self.declined.extend(telling.map(|telling| (Arc::clone(route), telling)));
+    }
+
     /// Brings back those withdrawn bridges of the group for which there are places.
     fn restore(&mut self, route: &Arc<Route<B>>, group: GroupId) {
         loop {
@@ -100,8 +105,7 @@ impl<B> Scheduler<B> {
             let Some(Restored { bridge, owner, waiting }) = state.restore(group) else {
                 let telling = state.decline(group);
                 drop(state);
-                self.declined.extend(telling.map(|telling| (Arc::clone(route), telling)));
-                return;
+                return self.note_declined(route, telling);
             };
             drop(state);
             let (request, pos, id) = (waiting.request, waiting.pos, waiting.id);

@@ -248,7 +248,7 @@ impl Admin {
         let mut storage = request::storage();
         let (wanted, head_only, len) = match request::parse(input, &mut storage, &LIMITS) {
             Ok(None) => return self.read_on(key),
-            Err(bad) => return self.answer(key, Reply::refusing(bad)),
+            Err(bad) => return self.answer(key, Reply::new(bad.status, bad.reason)),
             Ok(Some(request)) => {
                 let access = Access {
                     is_unix,

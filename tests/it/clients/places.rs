@@ -46,9 +46,9 @@ impl Side {
         format!("Cloudbridge-Places: {limit}; at={}; by={}", self.at, self.token)
     }
 
-    /// Numbers grow, and what could not be sent has had one, too.
+    /// Numbers grow. A message that could not be sent has used one up.
     #[track_caller]
-    fn pass_over(&mut self, value: &str) {
+    fn skip_to(&mut self, value: &str) {
         let at = value.split("; ").find_map(|part| part.strip_prefix("at=")).expect("a number");
         let at: u64 = at.parse().expect("digits");
         assert!(at > self.at, "{value} after {}", self.at);
@@ -60,7 +60,7 @@ impl Side {
     fn message(&mut self, head: &Message) -> Option<u64> {
         let value = head.field("cloudbridge-places").filter(|_| head.status() == 102)?;
         let limit = value.split(';').next().and_then(|limit| limit.parse().ok()).expect("digits");
-        self.pass_over(value);
+        self.skip_to(value);
         let field = self.next_places(limit);
         let exact = format!("HTTP/1.1 102 Processing\r\n{field}\r\n\r\n");
         assert_eq!(String::from_utf8_lossy(&head.head), exact);
@@ -117,7 +117,7 @@ impl Side {
         let mut answer = self.read_head();
         self.bridge.read_body(&mut answer, false);
         if let Some(value) = answer.field("cloudbridge-places") {
-            self.pass_over(value);
+            self.skip_to(value);
             self.at += 1;
         }
         answer.status() == 200
@@ -137,7 +137,7 @@ impl Side {
         let answer = self.read_head();
         assert_eq!(answer.status(), 503, "{answer:?}");
         assert_eq!(answer.all("cloudbridge-undelivered"), ["places"], "{answer:?}");
-        self.pass_over(answer.field("cloudbridge-places").expect("a limit"));
+        self.skip_to(answer.field("cloudbridge-places").expect("a limit"));
         let field = self.next_places(limit);
         let (_, value) = field.split_once(": ").expect("a field");
         assert_eq!(answer.all("cloudbridge-places"), [value], "{answer:?}");
@@ -149,25 +149,23 @@ impl Side {
 /// A program with one place and one bridge at each of these proxies.
 #[track_caller]
 pub fn with_one_place<const PROXIES: usize>(language: Language) -> (Program, [Side; PROXIES]) {
-    let proxies: [Played; PROXIES] = std::array::from_fn(|_| Played::start());
-    let at: Vec<String> = proxies.iter().map(Played::at).collect();
-    let program = Program::start(language, &at.join(","), 1, &[]);
-    (program, proxies.map(|proxy| Side::accept(proxy, WELCOME)))
+    with_one_place_at(language, Duration::ZERO)
 }
 
 /// How long a far proxy takes to answer. A place is kept for it for so much longer, so that it is kept on
 /// a busy machine, too.
 const FAR: Duration = Duration::from_millis(200);
 
-/// The same, with proxies that are far away.
-pub fn with_one_place_far_away<const PROXIES: usize>(
+/// The same, with proxies that take so long to answer.
+fn with_one_place_at<const PROXIES: usize>(
     language: Language,
+    distance: Duration,
 ) -> (Program, [Side; PROXIES]) {
     let proxies: [Played; PROXIES] = std::array::from_fn(|_| Played::start());
     let at: Vec<String> = proxies.iter().map(Played::at).collect();
     let program = Program::start(language, &at.join(","), 1, &[]);
     let mut bridges = proxies.each_ref().map(Played::bridge).into_iter();
-    let_pass(FAR);
+    let_pass(distance);
     let sides = proxies.map(|proxy| {
         let bridge = bridges.next().expect("one for each");
         Side::welcome(proxy, bridge, WELCOME)
@@ -354,7 +352,7 @@ pub fn freed_place_goes_to_the_proxy_that_has_waited_longest(language: Language)
         for (longest, waits) in
             [(1, ["", "900; at=1", "80; at=1"]), (2, ["", "80; at=1", "900; at=1"])]
         {
-            let (mut program, mut sides) = with_one_place_far_away::<3>(language);
+            let (mut program, mut sides) = with_one_place_at::<3>(language, FAR);
             take_place(&program, &mut sides);
             for (side, wait) in sides.iter_mut().zip(waits).skip(1) {
                 side.say_waiting(wait);

@@ -25,11 +25,21 @@ pub fn own_address() -> IpAddr {
 /// another test starts at this moment has a copy of it until its exec, and one that listened would keep
 /// the port from the program that is to have it.
 pub fn free_address() -> SocketAddr {
-    let address = SocketAddr::from((own_address(), 0));
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_reuse_address(true).expect("an option");
-    socket.bind(&address.into()).expect("a free port");
-    address_of(&socket)
+    let address = own_address();
+    (address, free_ports(address, 1)[0]).into()
+}
+
+/// So many ports of an address that [`own_address`] has returned, where nobody listens.
+pub fn free_ports(address: IpAddr, count: usize) -> Vec<u16> {
+    let bound = |_| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("an option");
+        socket.bind(&SocketAddr::from((address, 0)).into()).expect("a free port");
+        socket
+    };
+    // All are open at the same time, so they differ.
+    let sockets: Vec<Socket> = (0..count).map(bound).collect();
+    sockets.iter().map(port_of).collect()
 }
 
 /// A port of 127.0.0.1 where nobody listens, and nobody can as long as the socket is kept.
@@ -37,11 +47,11 @@ pub fn kept_port() -> (Socket, u16) {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&address.into()).expect("a free port");
-    let port = address_of(&socket).port();
+    let port = port_of(&socket);
     (socket, port)
 }
 
-fn address_of(socket: &Socket) -> SocketAddr {
+fn port_of(socket: &Socket) -> u16 {
     let found = socket.local_addr().expect("its address");
-    found.as_socket().expect("an address of IPv4")
+    found.as_socket().expect("an address of IPv4").port()
 }

@@ -35,7 +35,7 @@ mod systemd;
 mod tls_relay;
 mod wire;
 
-pub use address::{free_address, kept_port, own_address};
+pub use address::{free_address, free_ports, kept_port, own_address};
 pub use agent::{Agent, at};
 pub use app::{After, App, Gate, Seen, ok, serve_unix};
 pub use asking::{Asking, Ends};
@@ -55,7 +55,7 @@ pub use load::Load;
 pub use message::Message;
 pub use pattern::{pattern, pattern_differs};
 pub use played::Played;
-pub use process::{Process, all_threads_are, installed, run_well};
+pub use process::{Process, all_threads_are, installed, nginx, run_well};
 pub use proof::{challenge, first_bridge, named, proof, second_bridge};
 pub use proxy::{Proxy, Setup};
 pub use run::Run;

@@ -2,6 +2,7 @@
 
 use super::{DEADLINE, POLL, encryption, eventually};
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -153,6 +154,15 @@ fn collect(
         }
         encryption::forget(process);
     })
+}
+
+/// Starts nginx with this file. It has no master, so that no worker outlives the test.
+#[track_caller]
+pub fn nginx(file: &Path) -> Process {
+    let mut command = Command::new("nginx");
+    let settings = "daemon off; master_process off;";
+    command.args(["-e", "stderr", "-g", settings, "-c"]).arg(file).stdin(Stdio::null());
+    Process::spawn("nginx", &mut command)
 }
 
 /// Runs a program to its end, and until nobody holds its outputs any more. It fails the test if

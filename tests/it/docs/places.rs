@@ -1,9 +1,8 @@
 //! What stands in a page for the reader's own: addresses, ports, names of proxies, paths. A test puts
 //! its own in their place, so that it needs nothing and disturbs nobody.
 
-use crate::common::{Dir, own_address};
-use socket2::{Domain, Socket, Type};
-use std::net::{IpAddr, SocketAddr};
+use crate::common::{Dir, free_ports, own_address};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// The ports that the pages use.
@@ -29,19 +28,7 @@ pub struct Places {
 impl Places {
     pub fn new() -> Places {
         let address = own_address();
-        // All are open at the same time, so they differ. None of them listens, as in `free_address`.
-        let bound = |_: &&str| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-            socket.set_reuse_address(true).expect("an option");
-            socket.bind(&SocketAddr::from((address, 0)).into()).expect("a free port");
-            socket
-        };
-        let sockets: Vec<Socket> = PORTS.iter().map(bound).collect();
-        let port = |socket: &Socket| {
-            let found = socket.local_addr().expect("its address");
-            found.as_socket().expect("an address of IPv4").port()
-        };
-        Places { address, ports: sockets.iter().map(port).collect(), dir: Dir::new() }
+        Places { address, ports: free_ports(address, PORTS.len()), dir: Dir::new() }
     }
 
     pub fn dir(&self) -> &Path {

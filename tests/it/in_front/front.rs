@@ -4,7 +4,7 @@ use super::certificate;
 use super::example::Example;
 use crate::common::{
     Agent, Bridge, Client, Dir, Process, Proxy, Setup, at, eventually, free_address,
-    haproxy_servers, installed, own_address, run_well,
+    haproxy_servers, installed, nginx, own_address, run_well,
 };
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -272,11 +272,7 @@ pub fn start_nginx(dir: &Dir, example: Example, address: SocketAddr) -> Process 
         .with("/var/lib/nginx/", format!("{path}/"))
         .with("\nhttp {\n", format!("\nhttp {{\n{others}"));
     let file = dir.write("nginx.conf", example.text());
-    let mut command = Command::new("nginx");
-    // Without a master, so that no worker outlives the test.
-    let settings = "daemon off; master_process off;";
-    command.args(["-e", "stderr", "-g", settings, "-c"]).arg(file).stdin(Stdio::null());
-    let process = Process::spawn("nginx", &mut command);
+    let process = nginx(&file);
     await_listener(&process, address);
     process
 }

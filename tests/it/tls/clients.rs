@@ -2,7 +2,8 @@
 
 use super::Authority;
 use crate::common::{
-    Agent, App, Client, Dir, Process, Proxy, eventually, free_address, installed, ok, run_well,
+    Agent, App, Client, Dir, Process, Proxy, eventually, free_address, installed, nginx, ok,
+    run_well,
 };
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
@@ -162,12 +163,7 @@ fn nginx_is_served() {
              proxy_ssl_server_name on; proxy_ssl_session_reuse on; }} }} }}\n"
         ),
     );
-    let mut command = Command::new("nginx");
-    // Without a master, so that no worker outlives the test.
-    let settings = "daemon off; master_process off;";
-    command.args(["-e", "stderr", "-g", settings, "-c"]).arg(file).stdin(Stdio::null());
-    let nginx = Process::spawn("nginx", &mut command);
-    through(&nginx, address);
+    through(&nginx(&file), address);
 }
 
 #[test]
