@@ -537,6 +537,7 @@ fn a_backend_without_places_is_told_how_long_requests_wait() {
     await_slots(&proxy, 2, 0);
     bridges[0].send(places(0, 1));
     await_slots(&proxy, 0, 2);
+    let clock = Instant::now();
     let client = Client::get(&proxy, "a.test", "/");
     // Over one of them, and at once.
     let mut telling = None;
@@ -546,7 +547,8 @@ fn a_backend_without_places_is_told_how_long_requests_wait() {
     });
     let telling = &mut bridges[telling.unwrap()];
     let waited = told(&telling.read_head());
-    assert!(waited.is_some_and(|waited| waited < 5_000), "{waited:?}");
+    let since = clock.elapsed().as_millis();
+    assert!(waited.is_some_and(|waited| u128::from(waited) <= since), "{waited:?} of {since}");
     // The client goes: none waits any more.
     drop(client);
     assert_eq!(told(&telling.read_head()), None);
